@@ -1,0 +1,5 @@
+//! The filter language.
+
+/// A filter.
+#[derive(Debug)]
+pub struct Filter;
