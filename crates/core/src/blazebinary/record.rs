@@ -1,0 +1,380 @@
+//! Record bodies: a directory of fields in front, their payloads behind.
+//!
+//! A body is the varint length of the directory, the directory, and the payloads back to back. A directory entry
+//! is the varint distance from the field number before it, the value's tag, and the payload's length where the
+//! tag carries none. So one field is found by adding up lengths, and an absent one by meeting a higher number.
+//!
+//! Invariants: field numbers ascend (a directory can't say otherwise); the payloads are exactly as long as the
+//! directory says.
+
+use super::raw::RawValue;
+use super::value::{check_value, encode_payload, read_head, validate_at};
+use super::varint::{Reader, varint_len, write_varint};
+use super::{DecodeError, EncodeError, FieldNo, tag};
+use crate::Value;
+use crate::limits::{MAX_FIELDS, MAX_RECORD_BYTES};
+
+/// The value of one field of a body; `None` if the record doesn't have it or the bytes are damaged before it.
+///
+/// This is the fast path of queries: it walks the directory up to the field and touches no other payload.
+#[inline]
+#[must_use]
+pub fn get_field(body: &[u8], field: FieldNo) -> Option<RawValue<'_>> {
+    let (directory, payloads) = split(body).ok()?;
+    find(directory, payloads, field)
+}
+
+/// Checks strictly and in one pass, without allocating, that the bytes are a record body in canonical form: for
+/// what comes from a peer.
+///
+/// # Errors
+/// Any [`DecodeError`].
+pub fn validate_record(body: &[u8]) -> Result<(), DecodeError> {
+    if body.len() > MAX_RECORD_BYTES {
+        return Err(DecodeError::TooLong { limit: MAX_RECORD_BYTES });
+    }
+    let (directory, payloads) = split(body)?;
+    let mut directory = Directory::new(directory);
+    let mut payloads = Reader::new(payloads);
+    let mut count = 0;
+    while let Some(entry) = directory.next_entry()? {
+        count += 1;
+        if count > MAX_FIELDS {
+            return Err(DecodeError::TooManyFields);
+        }
+        validate_at(RawValue { tag: entry.tag, payload: payloads.read_bytes(entry.len)? }, 0)?;
+    }
+    payloads.finish()
+}
+
+fn split(body: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
+    let mut reader = Reader::new(body);
+    let len = usize::try_from(reader.read_varint()?).unwrap_or(usize::MAX);
+    Ok((reader.read_bytes(len)?, reader.rest()))
+}
+
+#[inline]
+fn find<'a>(directory: &[u8], payloads: &'a [u8], wanted: FieldNo) -> Option<RawValue<'a>> {
+    let mut directory = Directory::new(directory);
+    let mut offset = 0usize;
+    while let Ok(Some(entry)) = directory.next_entry() {
+        if entry.field >= wanted {
+            if entry.field > wanted {
+                return None;
+            }
+            let payload = payloads.get(offset..offset.saturating_add(entry.len))?;
+            return Some(RawValue { tag: entry.tag, payload });
+        }
+        offset = offset.saturating_add(entry.len);
+    }
+    None
+}
+
+/// One entry of a directory.
+struct Entry {
+    field: FieldNo,
+    tag: u8,
+    len: usize,
+}
+
+/// Reads a directory entry by entry.
+#[derive(Clone, Debug)]
+struct Directory<'a> {
+    reader: Reader<'a>,
+    /// The lowest number that the next field can have.
+    lowest: u64,
+}
+
+impl<'a> Directory<'a> {
+    const fn new(bytes: &'a [u8]) -> Self {
+        Self { reader: Reader::new(bytes), lowest: 0 }
+    }
+
+    #[inline]
+    fn next_entry(&mut self) -> Result<Option<Entry>, DecodeError> {
+        // Nearly every entry is two bytes; this path is what the speed of a query hangs on.
+        if let [delta, tag, rest @ ..] = self.reader.rest()
+            && *delta < 0x80
+            && let len = tag::payload_len(*tag)
+            && len < tag::UNKNOWN
+        {
+            self.reader = Reader::new(rest);
+            return self.entry(u64::from(*delta), *tag, usize::from(len)).map(Some);
+        }
+        self.next_long_entry()
+    }
+
+    fn next_long_entry(&mut self) -> Result<Option<Entry>, DecodeError> {
+        if self.reader.is_empty() {
+            return Ok(None);
+        }
+        let delta = self.reader.read_varint()?;
+        let (tag, len) = read_head(&mut self.reader)?;
+        self.entry(delta, tag, len).map(Some)
+    }
+
+    #[inline]
+    fn entry(&mut self, delta: u64, tag: u8, len: usize) -> Result<Entry, DecodeError> {
+        let number = self.lowest.saturating_add(delta);
+        let field = FieldNo::try_from(number).map_err(|_| DecodeError::OutOfRange)?;
+        self.lowest = number + 1;
+        Ok(Entry { field, tag, len })
+    }
+}
+
+/// A record body whose directory has been checked against its length: every field can be reached.
+///
+/// The payloads are not looked into. That is for bytes that this node has written or has validated;
+/// [`validate_record`] is for all others.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordView<'a> {
+    directory: &'a [u8],
+    payloads: &'a [u8],
+    len: usize,
+}
+
+impl<'a> RecordView<'a> {
+    /// Looks at a body.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`] that the directory shows.
+    pub fn parse(body: &'a [u8]) -> Result<Self, DecodeError> {
+        let (directory, payloads) = split(body)?;
+        let mut entries = Directory::new(directory);
+        let mut len = 0;
+        let mut payload_len = 0usize;
+        while let Some(entry) = entries.next_entry()? {
+            len += 1;
+            payload_len = payload_len.saturating_add(entry.len);
+        }
+        match payload_len.cmp(&payloads.len()) {
+            std::cmp::Ordering::Equal => Ok(Self { directory, payloads, len }),
+            std::cmp::Ordering::Greater => Err(DecodeError::Truncated),
+            std::cmp::Ordering::Less => Err(DecodeError::TrailingBytes),
+        }
+    }
+
+    /// How many fields the record has.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the record has no fields.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The value of a field; `None` if the record doesn't have it.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, field: FieldNo) -> Option<RawValue<'a>> {
+        find(self.directory, self.payloads, field)
+    }
+
+    /// The fields, ascending by number.
+    #[must_use]
+    pub const fn iter(&self) -> Fields<'a> {
+        Fields { directory: Directory::new(self.directory), payloads: Reader::new(self.payloads) }
+    }
+}
+
+impl<'a> IntoIterator for RecordView<'a> {
+    type Item = (FieldNo, RawValue<'a>);
+    type IntoIter = Fields<'a>;
+
+    fn into_iter(self) -> Fields<'a> {
+        self.iter()
+    }
+}
+
+impl<'a> IntoIterator for &RecordView<'a> {
+    type Item = (FieldNo, RawValue<'a>);
+    type IntoIter = Fields<'a>;
+
+    fn into_iter(self) -> Fields<'a> {
+        self.iter()
+    }
+}
+
+/// The fields of a [`RecordView`].
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    directory: Directory<'a>,
+    payloads: Reader<'a>,
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (FieldNo, RawValue<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        // Neither read can fail: the view was made by walking the same directory.
+        let entry = self.directory.next_entry().ok()??;
+        let payload = self.payloads.read_bytes(entry.len).ok()?;
+        Some((entry.field, RawValue { tag: entry.tag, payload }))
+    }
+}
+
+/// Builds record bodies, one after another, in the same buffers.
+///
+/// ```
+/// use blazedb_core::{Value, blazebinary::{RecordBuilder, get_field}};
+/// let mut builder = RecordBuilder::new();
+/// builder.push(0, &Value::from("crash"))?;
+/// builder.push(7, &Value::from(8))?;
+/// let mut body = Vec::new();
+/// builder.finish_into(&mut body);
+/// assert_eq!(get_field(&body, 7).unwrap().decode(), Ok(Value::Int(8)));
+/// assert_eq!(get_field(&body, 6), None);
+/// # Ok::<(), blazedb_core::blazebinary::EncodeError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct RecordBuilder {
+    directory: Vec<u8>,
+    payloads: Vec<u8>,
+    last: Option<FieldNo>,
+    count: usize,
+}
+
+impl RecordBuilder {
+    /// A builder without fields.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Drops the fields and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.directory.clear();
+        self.payloads.clear();
+        self.last = None;
+        self.count = 0;
+    }
+
+    /// How many fields have been added.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether no field has been added.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Adds a field that comes after all fields so far.
+    ///
+    /// # Errors
+    /// Any [`EncodeError`]; the builder is then as it was.
+    pub fn push(&mut self, field: FieldNo, value: &Value) -> Result<(), EncodeError> {
+        check_value(value)?;
+        self.push_with(field, |payloads| encode_payload(value, payloads))
+    }
+
+    /// Adds a field whose value is encoded already, and canonical: it is copied as it is.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_raw(&mut self, field: FieldNo, value: RawValue<'_>) -> Result<(), EncodeError> {
+        self.push_with(field, |payloads| {
+            payloads.extend_from_slice(value.payload);
+            value.tag
+        })
+    }
+
+    fn push_with(
+        &mut self,
+        field: FieldNo,
+        write: impl FnOnce(&mut Vec<u8>) -> u8,
+    ) -> Result<(), EncodeError> {
+        let delta = delta(self.last, field)?;
+        if self.count == MAX_FIELDS {
+            return Err(EncodeError::TooManyFields);
+        }
+        let (directory_len, start) = (self.directory.len(), self.payloads.len());
+        let tag = write(&mut self.payloads);
+        write_varint(delta, &mut self.directory);
+        self.directory.push(tag);
+        if tag::payload_len(tag) == tag::EXPLICIT {
+            write_varint((self.payloads.len() - start) as u64, &mut self.directory);
+        }
+        if self.encoded_len() > MAX_RECORD_BYTES {
+            self.directory.truncate(directory_len);
+            self.payloads.truncate(start);
+            return Err(EncodeError::RecordTooLarge);
+        }
+        self.last = Some(field);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The length of the body as it stands, in bytes.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        varint_len(self.directory.len() as u64) + self.directory.len() + self.payloads.len()
+    }
+
+    /// Appends the body to `out` and clears the builder for the next record.
+    pub fn finish_into(&mut self, out: &mut Vec<u8>) {
+        out.reserve(self.encoded_len());
+        write_varint(self.directory.len() as u64, out);
+        out.extend_from_slice(&self.directory);
+        out.extend_from_slice(&self.payloads);
+        self.clear();
+    }
+}
+
+/// What a directory writes for `field` after `last`.
+fn delta(last: Option<FieldNo>, field: FieldNo) -> Result<u64, EncodeError> {
+    let Some(last) = last else { return Ok(u64::from(field)) };
+    match field.checked_sub(last) {
+        None | Some(0) => Err(EncodeError::FieldOrder { field, last }),
+        Some(distance) => Ok(u64::from(distance) - 1),
+    }
+}
+
+/// Appends `body` with every field renumbered by `map`: from a connection's numbering to a database's or back.
+///
+/// The entries are put into the order of their new numbers; the values are copied as they are. A body that `map`
+/// leaves as it is, is copied whole.
+///
+/// # Errors
+/// [`DecodeError::UnmappedField`] where `map` has no number, [`DecodeError::DuplicateField`] if it has the same one
+/// for two fields, and whatever [`RecordView::parse`] refuses. Nothing is then appended.
+pub fn remap(
+    body: &[u8],
+    map: impl Fn(FieldNo) -> Option<FieldNo>,
+    out: &mut Vec<u8>,
+) -> Result<(), DecodeError> {
+    let view = RecordView::parse(body)?;
+    if view.iter().all(|(field, _)| map(field) == Some(field)) {
+        out.extend_from_slice(body);
+        return Ok(());
+    }
+    let mut fields = Vec::with_capacity(view.len());
+    for (field, value) in view {
+        fields.push((map(field).ok_or(DecodeError::UnmappedField(field))?, value));
+    }
+    if !fields.is_sorted_by_key(|(field, _)| *field) {
+        fields.sort_unstable_by_key(|(field, _)| *field);
+    }
+    let mut deltas = Vec::with_capacity(fields.len());
+    let mut directory_len = 0;
+    let mut last = None;
+    for (field, value) in &fields {
+        let delta = delta(last, *field).map_err(|_| DecodeError::DuplicateField(*field))?;
+        directory_len += varint_len(delta) + value.head_len();
+        deltas.push(delta);
+        last = Some(*field);
+    }
+    write_varint(directory_len as u64, out);
+    for (delta, (_, value)) in deltas.iter().zip(&fields) {
+        write_varint(*delta, out);
+        value.write_head(out);
+    }
+    fields.iter().for_each(|(_, value)| out.extend_from_slice(value.payload));
+    Ok(())
+}
