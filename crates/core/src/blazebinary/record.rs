@@ -378,3 +378,147 @@ pub fn remap(
     fields.iter().for_each(|(_, value)| out.extend_from_slice(value.payload));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::strategies;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn body(fields: &BTreeMap<FieldNo, Value>) -> Vec<u8> {
+        let mut builder = RecordBuilder::new();
+        for (field, value) in fields {
+            builder.push(*field, value).unwrap();
+        }
+        let mut out = Vec::new();
+        builder.finish_into(&mut out);
+        out
+    }
+
+    fn decoded(body: &[u8]) -> BTreeMap<FieldNo, Value> {
+        RecordView::parse(body).unwrap().iter().map(|(no, raw)| (no, raw.decode().unwrap())).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_holds_what_was_pushed_and_each_field_is_found(
+            fields in strategies::fields(),
+            other: FieldNo,
+        ) {
+            let body = body(&fields);
+            prop_assert_eq!(validate_record(&body), Ok(()));
+            let view = RecordView::parse(&body).unwrap();
+            prop_assert_eq!(view.len(), fields.len());
+            prop_assert_eq!(&decoded(&body), &fields);
+            for field in fields.keys().copied().chain(0..41).chain([other, u32::MAX]) {
+                let expected = fields.get(&field);
+                prop_assert_eq!(view.get(field).map(|raw| raw.decode().unwrap()), expected.cloned());
+                prop_assert_eq!(get_field(&body, field), view.get(field));
+            }
+        }
+
+        #[test]
+        fn an_accepted_body_is_the_only_one(
+            fields in strategies::fields(),
+            at: prop::sample::Index,
+            replacement: u8,
+            noise in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut mutated = body(&fields);
+            let at = at.index(mutated.len());
+            mutated[at] = replacement;
+            for bytes in [mutated, noise] {
+                if validate_record(&bytes).is_ok() {
+                    prop_assert_eq!(body(&decoded(&bytes)), bytes);
+                } else if let Ok(view) = RecordView::parse(&bytes) {
+                    prop_assert_eq!(view.iter().count(), view.len());
+                    view.iter().for_each(|(field, raw)| assert_eq!(get_field(&bytes, field), Some(raw)));
+                }
+            }
+        }
+
+        #[test]
+        fn remapping_renames_and_changes_nothing_else(fields in strategies::fields(), mask: u32, turn in 0u32..32) {
+            let there = |field: FieldNo| Some((field ^ mask).rotate_left(turn));
+            let back = |field: FieldNo| Some(field.rotate_right(turn) ^ mask);
+            let original = body(&fields);
+            let mut mapped = Vec::new();
+            remap(&original, there, &mut mapped).unwrap();
+            let renamed = fields.into_iter().map(|(field, value)| (there(field).unwrap(), value)).collect();
+            prop_assert_eq!(&mapped, &body(&renamed));
+            let mut again = Vec::new();
+            remap(&mapped, back, &mut again).unwrap();
+            prop_assert_eq!(again, original);
+        }
+
+        #[test]
+        fn raw_values_are_copied_as_they_are(fields in strategies::fields()) {
+            let original = body(&fields);
+            let mut builder = RecordBuilder::new();
+            for (field, raw) in RecordView::parse(&original).unwrap() {
+                builder.push_raw(field, raw).unwrap();
+            }
+            prop_assert_eq!(builder.encoded_len(), original.len());
+            let mut copy = Vec::new();
+            builder.finish_into(&mut copy);
+            prop_assert_eq!(copy, original);
+        }
+    }
+
+    #[test]
+    fn a_refused_field_leaves_the_builder_as_it_was() {
+        let mut builder = RecordBuilder::new();
+        builder.push(3, &Value::from(1)).unwrap();
+        let order = |field| Err(EncodeError::FieldOrder { field, last: 3 });
+        assert_eq!(builder.push(3, &Value::Null), order(3));
+        assert_eq!(builder.push(2, &Value::Null), order(2));
+        let large = Value::Bytes(vec![0; MAX_RECORD_BYTES]);
+        assert_eq!(builder.push(4, &large), Err(EncodeError::RecordTooLarge));
+        builder.push(5, &Value::from(true)).unwrap();
+        let mut out = Vec::new();
+        builder.finish_into(&mut out);
+        assert_eq!(out, body(&BTreeMap::from([(3, Value::from(1)), (5, Value::from(true))])));
+        assert!(builder.is_empty());
+    }
+
+    #[test]
+    fn the_number_and_size_of_fields_are_bounded_on_both_sides() {
+        let fields = |n: usize| (0..n as u32).map(|field| (field, Value::Null)).collect::<BTreeMap<_, _>>();
+        let most = fields(MAX_FIELDS);
+        let mut bytes = body(&most);
+        assert_eq!(validate_record(&bytes), Ok(()));
+        let mut builder = RecordBuilder::new();
+        most.iter().for_each(|(field, value)| builder.push(*field, value).unwrap());
+        assert_eq!(builder.push(u32::MAX, &Value::Null), Err(EncodeError::TooManyFields));
+
+        let mut more = Vec::new();
+        write_varint(2 * (MAX_FIELDS as u64 + 1), &mut more);
+        more.extend([0, tag::NULL].repeat(MAX_FIELDS + 1));
+        assert_eq!(validate_record(&more), Err(DecodeError::TooManyFields));
+
+        bytes.resize(MAX_RECORD_BYTES + 1, 0);
+        assert_eq!(validate_record(&bytes), Err(DecodeError::TooLong { limit: MAX_RECORD_BYTES }));
+    }
+
+    #[test]
+    fn remapping_refuses_gaps_and_collisions() {
+        let original = body(&BTreeMap::from([(1, Value::from(1)), (2, Value::from(2))]));
+        let mut out = vec![7];
+        let gap = |field| (field != 2).then_some(field + 1);
+        assert_eq!(remap(&original, gap, &mut out), Err(DecodeError::UnmappedField(2)));
+        assert_eq!(remap(&original, |_| Some(9), &mut out), Err(DecodeError::DuplicateField(9)));
+        assert_eq!(out, [7]);
+    }
+
+    #[test]
+    fn damage_in_front_of_a_field_hides_it_and_damage_behind_it_does_not() {
+        let mut bytes = body(&BTreeMap::from([(1, Value::from("abc")), (4, Value::from("de"))]));
+        assert_eq!(bytes, b"\x04\x01\x03\x02\x02abcde");
+        bytes[4] = 0xff;
+        assert!(get_field(&bytes, 1).is_some());
+        assert_eq!(get_field(&bytes, 4), None);
+        assert_eq!(RecordView::parse(&bytes).unwrap_err(), DecodeError::UnknownTag(0xff));
+    }
+}

@@ -67,7 +67,9 @@ fn check_at(value: &Value, depth: usize) -> Result<(), EncodeError> {
     }
     match value {
         Value::Set(items) if items.len() > MAX_SET_ELEMENTS => Err(EncodeError::SetTooLarge),
-        Value::Array(items) | Value::Set(items) => items.iter().try_for_each(|item| check_at(item, depth + 1)),
+        Value::Array(items) | Value::Set(items) => {
+            items.iter().try_for_each(|item| check_at(item, depth + 1))
+        }
         Value::Map(map) => map.values().try_for_each(|item| check_at(item, depth + 1)),
         _ => Ok(()),
     }
@@ -305,7 +307,8 @@ fn check_set_order(payload: &[u8]) -> Result<(), DecodeError> {
     while !reader.is_empty() {
         let rest = reader.rest();
         RawValue::read(&mut reader)?;
-        let (item, _) = rest.split_at_checked(rest.len() - reader.remaining()).ok_or(DecodeError::Truncated)?;
+        let (item, _) =
+            rest.split_at_checked(rest.len() - reader.remaining()).ok_or(DecodeError::Truncated)?;
         if last >= item {
             return Err(DecodeError::UnsortedSet);
         }
@@ -330,4 +333,123 @@ fn vector_elements(payload: &[u8]) -> Result<impl Iterator<Item = Result<f32, De
         }
         Ok(element)
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::strategies;
+    use super::*;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn nested(levels: usize) -> Value {
+        (0..levels).fold(Value::Int(1), |inner, _| Value::Array(vec![inner]))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_itself(value in strategies::value()) {
+            let bytes = encoded(&value);
+            prop_assert_eq!(validate_value(&bytes), Ok(()));
+            prop_assert_eq!(decode_value(&bytes), Ok(value));
+            prop_assert_eq!(RawValue::parse(&bytes).unwrap().encoded_len(), bytes.len());
+        }
+
+        #[test]
+        fn equal_bytes_are_equal_values_and_the_reverse(a in strategies::value(), b in strategies::value()) {
+            prop_assert_eq!(a == b, encoded(&a) == encoded(&b));
+        }
+
+        #[test]
+        fn whatever_is_accepted_encodes_back_to_the_same_bytes(
+            value in strategies::value(),
+            at: prop::sample::Index,
+            replacement: u8,
+            noise in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut mutated = encoded(&value);
+            let at = at.index(mutated.len());
+            mutated[at] = replacement;
+            for bytes in [mutated, noise] {
+                let decoded = decode_value(&bytes);
+                prop_assert_eq!(decoded.clone().map(drop), validate_value(&bytes));
+                if let Ok(value) = decoded {
+                    prop_assert_eq!(encoded(&value), bytes);
+                }
+            }
+        }
+
+        #[test]
+        fn a_proper_prefix_of_an_encoding_is_no_encoding(value in strategies::value(), cut: prop::sample::Index) {
+            let bytes = encoded(&value);
+            prop_assert!(validate_value(&bytes[..cut.index(bytes.len())]).is_err());
+        }
+
+        #[test]
+        fn the_order_in_which_a_set_is_given_does_not_matter(
+            mut items in prop::collection::vec(strategies::value(), 0..6),
+        ) {
+            let given = encoded(&Value::Set(items.clone()));
+            items.reverse();
+            items.extend(items.clone());
+            prop_assert_eq!(&encoded(&Value::Set(items.clone())), &given);
+            sort_set(&mut items);
+            prop_assert_eq!(decode_value(&given), Ok(Value::Set(items)));
+        }
+
+        #[test]
+        fn text_of_uuids_takes_sixteen_bytes_and_stays_text(bits: u128) {
+            let text = Uuid::from_u128(bits).to_string();
+            let bytes = encoded(&Value::from(text.as_str()));
+            prop_assert_eq!(bytes.len(), 17);
+            match RawValue::parse(&bytes).unwrap().scalar() {
+                Ok(Scalar::Str(read)) => prop_assert_eq!(read.as_str(), text),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+
+    #[test]
+    fn values_without_an_encoding_of_their_own_are_normalised() {
+        assert_eq!(encoded(&Value::Float(-0.0)), encoded(&Value::Float(0.0)));
+        assert_eq!(encoded(&Value::Float(f64::NAN)), encoded(&Value::Null));
+        assert_eq!(encoded(&Value::Vector(vec![1.0, f32::NAN])), encoded(&Value::Null));
+        assert_eq!(encoded(&Value::Vector(vec![-0.0])), encoded(&Value::Vector(vec![0.0])));
+    }
+
+    #[test]
+    fn only_the_canonical_text_of_a_uuid_is_shortened() {
+        let canonical = "8fec61dc-3997-5fec-a310-de36eb18ec70";
+        assert_eq!(encoded(&Value::from(canonical)).len(), 17);
+        for other in [
+            "8FEC61DC-3997-5FEC-A310-DE36EB18EC70",
+            "8fec61dc-3997-5fec-a310-de36eb18ec7g",
+            "8fec61dc_3997-5fec-a310-de36eb18ec70",
+            "8fec61dc-39975-fec-a310-de36eb18ec70",
+            "-fec61dc-3997-5fec-a310-de36eb18ec70",
+        ] {
+            assert_eq!(encoded(&Value::from(other)).len(), 37, "{other}");
+            assert_eq!(decode_value(&encoded(&Value::from(other))), Ok(Value::from(other)));
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded_on_both_sides() {
+        let deepest = nested(MAX_DEPTH);
+        assert_eq!(check_value(&deepest), Ok(()));
+        assert_eq!(decode_value(&encoded(&deepest)), Ok(deepest));
+        let deeper = nested(MAX_DEPTH + 1);
+        assert_eq!(check_value(&deeper), Err(EncodeError::TooDeep));
+        assert_eq!(decode_value(&encoded(&deeper)), Err(DecodeError::TooDeep));
+        assert_eq!(validate_value(&encoded(&deeper)), Err(DecodeError::TooDeep));
+    }
+
+    #[test]
+    fn the_size_of_sets_is_bounded_on_both_sides() {
+        let set = |n: usize| Value::Set((0..n as i64).map(Value::Int).collect());
+        assert_eq!(check_value(&set(MAX_SET_ELEMENTS)), Ok(()));
+        assert_eq!(validate_value(&encoded(&set(MAX_SET_ELEMENTS))), Ok(()));
+        assert_eq!(check_value(&set(MAX_SET_ELEMENTS + 1)), Err(EncodeError::SetTooLarge));
+        assert_eq!(validate_value(&encoded(&set(MAX_SET_ELEMENTS + 1))), Err(DecodeError::SetTooLarge));
+    }
 }
