@@ -1,18 +1,25 @@
 //! The logic of BlazeDB, without I/O, clock or global randomness: every function here gives the same answer for
 //! the same arguments.
 //!
-//! The journey of a write through these modules: [`record`] -> [`merge`] over [`cell`]s -> `entry` -> `session`
-//! -> `wire`. See `docs/ARCHITECTURE.md`.
+//! The journey of a write through these modules: [`record`] -> [`merge`] over [`cell`]s -> [`history`] ->
+//! [`feed`] -> [`session`] -> [`wire`]. See `docs/ARCHITECTURE.md`.
 
 pub mod blazebinary;
+pub mod cell;
+pub mod feed;
 pub mod filter;
+pub mod history;
 mod id;
 pub mod json;
 pub mod limits;
+pub mod merge;
 pub mod record;
+pub mod session;
 mod stamp;
 pub mod topology;
 mod value;
+pub mod version;
+pub mod wire;
 
 pub use filter::Filter;
 pub use id::{NodeId, RecordId, ReplicaId};

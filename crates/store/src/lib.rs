@@ -1,1 +1,31 @@
-//! The SQLite engine.
+//! The SQLite engine of BlazeDB: one database file.
+//!
+//! A record's body is one BlazeBinary blob, its history another; both live in one row, whose key is the record's
+//! place in the feed. See `docs/spec/file-format.md`.
+
+mod apply;
+mod care;
+mod conflicts;
+mod connection;
+mod error;
+mod feed;
+mod functions;
+mod key;
+mod names;
+mod query;
+mod reconcile;
+mod row;
+mod schema;
+mod sql_filter;
+mod store;
+mod write;
+
+pub use apply::{Applied, CheckedBatch, Source, check};
+pub use care::{Verified, restore};
+pub use conflicts::Conflict;
+pub use connection::Durability;
+pub use error::StoreError;
+pub use key::Password;
+pub use query::{FeedChange, OrderBy, Query};
+pub use store::{Store, StoreOptions, WallClock};
+pub use write::{TracedEdit, TracedOp, Transaction};

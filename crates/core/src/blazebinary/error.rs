@@ -64,6 +64,15 @@ pub enum DecodeError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The parts of a record do not fit each other.
+    #[error("a record's history does not fit its body")]
+    Mismatch,
+    /// A number stands for a name that was never given.
+    #[error("number {0} stands for nothing known")]
+    UnknownNumber(u32),
+    /// The peer speaks another version of the protocol.
+    #[error("protocol version {0}")]
+    Version(u64),
 }
 
 /// A value or record that BlazeBinary refuses. Always the fault of the caller.

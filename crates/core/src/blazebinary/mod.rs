@@ -13,6 +13,7 @@
 //! that holds one) becomes null.
 
 mod error;
+mod owned;
 mod raw;
 mod record;
 mod tag;
@@ -20,6 +21,7 @@ mod value;
 pub mod varint;
 
 pub use error::{DecodeError, EncodeError};
+pub use owned::OwnedValue;
 pub use raw::{Elements, Entries, RawValue, Scalar, Text};
 pub use record::{Fields, RecordBuilder, RecordView, get_field, remap, validate_record};
 pub use value::{check_value, decode_value, encode_value, read_value, sort_set, validate_value};

@@ -1,0 +1,261 @@
+//! One field of one record, with what merging needs.
+//!
+//! Invariants (laws tested below): [`Cell::join`] is commutative, associative and idempotent; a register keeps
+//! the content of the highest stamp; a counter keeps every replica's tally; in a set an element that one side
+//! added survives a removal on the other side that had not seen that addition (add-wins).
+//!
+//! Sources: Shapiro, Preguiça, Baquero, Zawirski, *A comprehensive study of CRDTs* (2011) for the register and
+//! the PN counter; Bieniusa and others, *An optimized conflict-free replicated set* (2012) for the set.
+
+use std::collections::BTreeMap;
+
+use crate::blazebinary::OwnedValue;
+use crate::id::ReplicaId;
+use crate::limits::MAX_REPLACED;
+use crate::stamp::{Hlc, Stamp};
+
+/// A field's content together with its history.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cell {
+    /// The last write.
+    pub stamp: Stamp,
+    /// What that write replaced: the newest stamp of every other writer it had seen, newest first.
+    pub replaced: Vec<Stamp>,
+    /// Local feed sequence at which this replica took the content in. No part of the merged state.
+    pub seq: u64,
+    /// What the field holds.
+    pub content: Content,
+}
+
+/// What a cell holds.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Content {
+    /// The field was removed.
+    Absent,
+    /// A last-writer-wins value.
+    Register(OwnedValue),
+    /// A PN counter.
+    Counter(Counter),
+    /// An add-wins set.
+    Set(Set),
+}
+
+/// A PN counter: how much each replica has added and taken away.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Counter {
+    /// The assignment that this counter started from; `None` if it started by being counted.
+    pub base: Option<Stamp>,
+    /// Added and subtracted amounts by replica. Both only grow.
+    pub tallies: BTreeMap<ReplicaId, (u64, u64)>,
+}
+
+/// An add-wins set (optimised OR-set): which additions of an element are alive, and which were ever seen.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Set {
+    /// The assignment that this set started from; `None` if it started by an addition.
+    pub base: Option<Stamp>,
+    /// Live additions by element (in its encoding): the newest one of each replica.
+    pub elements: BTreeMap<OwnedValue, BTreeMap<ReplicaId, Hlc>>,
+    /// The newest operation seen of each replica.
+    pub seen: BTreeMap<ReplicaId, Hlc>,
+}
+
+impl Counter {
+    /// A counter that was assigned `value` by the write `stamp`.
+    #[must_use]
+    pub fn assigned(value: i64, stamp: Stamp) -> Self {
+        let mut counter = Self { base: Some(stamp), tallies: BTreeMap::new() };
+        counter.add(stamp.writer, value);
+        counter
+    }
+
+    /// Adds `amount` on behalf of `writer`.
+    pub fn add(&mut self, writer: ReplicaId, amount: i64) {
+        let (up, down) = self.tallies.entry(writer).or_default();
+        let side = if amount >= 0 { up } else { down };
+        *side = side.saturating_add(amount.unsigned_abs());
+    }
+
+    /// The visible sum, saturating at the ends of `i64`.
+    #[must_use]
+    pub fn value(&self) -> i64 {
+        let sum: i128 = self.tallies.values().map(|(up, down)| i128::from(*up) - i128::from(*down)).sum();
+        i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
+    }
+
+    fn join(&mut self, other: &Self) {
+        for (writer, (up, down)) in &other.tallies {
+            let mine = self.tallies.entry(*writer).or_default();
+            mine.0 = mine.0.max(*up);
+            mine.1 = mine.1.max(*down);
+        }
+    }
+}
+
+impl Set {
+    /// A set that was assigned `elements` by the write `stamp`.
+    #[must_use]
+    pub fn assigned(elements: impl IntoIterator<Item = OwnedValue>, stamp: Stamp) -> Self {
+        let mut set = Self { base: Some(stamp), ..Self::default() };
+        set.edit(elements, [], stamp);
+        set
+    }
+
+    /// Removes and then adds elements, as one operation with the stamp `stamp`.
+    pub fn edit(
+        &mut self,
+        add: impl IntoIterator<Item = OwnedValue>,
+        remove: impl IntoIterator<Item = OwnedValue>,
+        stamp: Stamp,
+    ) {
+        for element in remove {
+            self.elements.remove(&element);
+        }
+        for element in add {
+            self.elements.insert(element, BTreeMap::from([(stamp.writer, stamp.time)]));
+        }
+        let seen = self.seen.entry(stamp.writer).or_default();
+        *seen = stamp.time.max(*seen);
+    }
+
+    fn has_seen(&self, writer: &ReplicaId, time: Hlc) -> bool {
+        self.seen.get(writer).is_some_and(|seen| *seen >= time)
+    }
+
+    fn join(&mut self, other: &Self) {
+        // An addition survives if both sides hold it, or if the side that lacks it has not seen it.
+        let mut joined = BTreeMap::new();
+        let empty = BTreeMap::new();
+        for element in self.elements.keys().chain(other.elements.keys()) {
+            if joined.contains_key(element) {
+                continue;
+            }
+            let mine = self.elements.get(element).unwrap_or(&empty);
+            let theirs = other.elements.get(element).unwrap_or(&empty);
+            let mut dots: BTreeMap<ReplicaId, Hlc> = BTreeMap::new();
+            let mut keep = |writer: &ReplicaId, time: Hlc| {
+                let newest = dots.entry(*writer).or_default();
+                *newest = time.max(*newest);
+            };
+            for (writer, time) in mine {
+                if theirs.get(writer) == Some(time) || !other.has_seen(writer, *time) {
+                    keep(writer, *time);
+                }
+            }
+            for (writer, time) in theirs {
+                if mine.get(writer) == Some(time) || !self.has_seen(writer, *time) {
+                    keep(writer, *time);
+                }
+            }
+            if !dots.is_empty() {
+                joined.insert(element.clone(), dots);
+            }
+        }
+        self.elements = joined;
+        for (writer, time) in &other.seen {
+            let seen = self.seen.entry(*writer).or_default();
+            *seen = (*time).max(*seen);
+        }
+    }
+}
+
+/// What a join did to the local cell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Joined {
+    /// Nothing: the local cell already held all of it.
+    Kept,
+    /// The local cell is now the incoming one.
+    Adopted,
+    /// The local cell is now something that neither side had.
+    Mixed,
+}
+
+impl Cell {
+    /// A cell written by `stamp` over `old`.
+    #[must_use]
+    pub fn write(stamp: Stamp, old: Option<&Self>, content: Content, seq: u64) -> Self {
+        let replaced = old.map_or_else(Vec::new, |old| replaced_by(stamp, old));
+        Self { stamp, replaced, seq, content }
+    }
+
+    /// Whether the write `stamp` went into this cell: it is this write, or an earlier one that this one saw.
+    ///
+    /// Exact as long as a cell is written by no more than [`MAX_REPLACED`] other writers at once; beyond that
+    /// the oldest count as seen.
+    #[must_use]
+    pub fn has_seen(&self, stamp: Stamp) -> bool {
+        if self.stamp.writer == stamp.writer {
+            return self.stamp >= stamp;
+        }
+        if let Some(seen) = self.replaced.iter().find(|r| r.writer == stamp.writer) {
+            return *seen >= stamp;
+        }
+        self.replaced.len() >= MAX_REPLACED && self.replaced.last().is_some_and(|oldest| *oldest > stamp)
+    }
+
+    /// Whether the cell outlasts the rise of its incarnation's floor: its content began at or above it.
+    #[must_use]
+    pub fn survives(&self, floor: Stamp) -> bool {
+        self.rank().0 >= Some(floor)
+    }
+
+    /// Where the content stands in the order of whole replacements.
+    fn rank(&self) -> (Option<Stamp>, u8) {
+        match &self.content {
+            Content::Counter(counter) => (counter.base, 1),
+            Content::Set(set) => (set.base, 2),
+            Content::Absent | Content::Register(_) => (Some(self.stamp), 0),
+        }
+    }
+
+    /// Takes in what `other` knows. The local sequence stays.
+    pub fn join(&mut self, other: &Self) -> Joined {
+        use std::cmp::Ordering;
+        match other.rank().cmp(&self.rank()) {
+            Ordering::Less => Joined::Kept,
+            Ordering::Greater => {
+                let seq = self.seq;
+                *self = Self { seq, ..other.clone() };
+                Joined::Adopted
+            }
+            Ordering::Equal => self.join_same_base(other),
+        }
+    }
+
+    fn join_same_base(&mut self, other: &Self) -> Joined {
+        let before = self.clone();
+        match (&mut self.content, &other.content) {
+            (Content::Counter(mine), Content::Counter(theirs)) => mine.join(theirs),
+            (Content::Set(mine), Content::Set(theirs)) => mine.join(theirs),
+            // One stamp is one write: the contents are the same.
+            _ => return Joined::Kept,
+        }
+        self.stamp = self.stamp.max(other.stamp);
+        self.replaced = newest_per_writer(self.replaced.iter().chain(&other.replaced).copied());
+        if *self == before {
+            Joined::Kept
+        } else if self.content == other.content && self.stamp == other.stamp && self.replaced == other.replaced
+        {
+            Joined::Adopted
+        } else {
+            Joined::Mixed
+        }
+    }
+}
+
+fn replaced_by(stamp: Stamp, old: &Cell) -> Vec<Stamp> {
+    let seen = old.replaced.iter().copied().chain([old.stamp]).filter(|r| r.writer != stamp.writer);
+    newest_per_writer(seen)
+}
+
+fn newest_per_writer(stamps: impl Iterator<Item = Stamp>) -> Vec<Stamp> {
+    let mut all: Vec<Stamp> = stamps.collect();
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    let mut newest: Vec<Stamp> = Vec::with_capacity(all.len().min(MAX_REPLACED));
+    for stamp in all {
+        if newest.len() < MAX_REPLACED && newest.iter().all(|n| n.writer != stamp.writer) {
+            newest.push(stamp);
+        }
+    }
+    newest
+}

@@ -1,0 +1,346 @@
+//! The encoding of a record's history: its life and its cells' stamps, without their values.
+//!
+//! The same form is used on disk (column `history`, values in the body beside it) and on the wire (one entry of
+//! a batch). Grammar: `docs/spec/record.md`. Values stay in the BlazeBinary body; what has no visible value
+//! (removed fields, tallies, additions) is here.
+//!
+//! Invariant: a history that says *uniform* describes exactly this: alive from one insert, never deleted,
+//! every field of the body a register written by that insert.
+
+use std::collections::BTreeMap;
+
+use crate::blazebinary::varint::{Reader, write_varint, write_zigzag};
+use crate::blazebinary::{DecodeError, EncodeError, FieldNo, OwnedValue, RawValue, RecordBuilder, RecordView};
+use crate::cell::{Cell, Content, Counter, Set};
+use crate::feed::Seq;
+use crate::id::ReplicaId;
+use crate::limits::{MAX_CELL_WRITERS, MAX_FIELDS, MAX_REPLACED};
+use crate::merge::{Life, RecordState, Tombstone};
+use crate::stamp::{Hlc, Stamp};
+use crate::value::Value;
+
+const UNIFORM: u8 = 1;
+const BORN: u8 = 2;
+const DEAD: u8 = 4;
+const AFTER: u8 = 8;
+const DEAD_SEEN: u8 = 16;
+const ALL_FLAGS: u8 = 31;
+
+const KIND: u8 = 3;
+const HAS_REPLACED: u8 = 4;
+const HAS_BASE: u8 = 8;
+
+/// What times are relative to: 2024-01-01T00:00:00Z.
+const TIME_BASE: Hlc = Hlc::new(1_704_067_200_000, 0);
+
+/// Writes histories with one numbering of writers.
+pub struct HistoryWriter<'a> {
+    /// The number of a writer.
+    pub writer_no: &'a mut dyn FnMut(ReplicaId) -> u32,
+    /// The record's feed sequence, if cells' sequences are to be written too (on disk).
+    pub row_seq: Option<Seq>,
+}
+
+/// Reads histories; the counterpart of [`HistoryWriter`].
+#[derive(Clone, Copy)]
+pub struct HistoryReader<'a> {
+    /// The writer of a number.
+    pub writer: &'a dyn Fn(u32) -> Option<ReplicaId>,
+    /// The record's feed sequence, if cells' sequences were written too.
+    pub row_seq: Option<Seq>,
+}
+
+/// The start of a history: all there is to a uniform one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistoryHead {
+    /// See the module's invariant.
+    pub uniform: bool,
+    /// Born and dead.
+    pub life: Life,
+}
+
+impl HistoryHead {
+    /// The insert of a record that nothing has happened to since.
+    #[must_use]
+    pub const fn inserted(stamp: Stamp) -> Self {
+        Self { uniform: true, life: Life { after: None, born: Some(stamp), dead: None } }
+    }
+}
+
+impl HistoryWriter<'_> {
+    /// Writes a head; the cells must follow unless it is uniform.
+    pub fn head(&mut self, head: &HistoryHead, out: &mut Vec<u8>) {
+        let Life { after, born, dead } = head.life;
+        let seen = dead.and_then(|dead| dead.seen);
+        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        out.push(
+            flag(head.uniform, UNIFORM)
+                | flag(born.is_some(), BORN)
+                | flag(dead.is_some(), DEAD)
+                | flag(after.is_some(), AFTER)
+                | flag(seen.is_some(), DEAD_SEEN),
+        );
+        for stamp in [born, dead.map(|dead| dead.stamp), seen, after].into_iter().flatten() {
+            self.stamp(stamp, out);
+        }
+    }
+
+    /// Writes the history of `state` as far as `include` takes its cells.
+    pub fn state(&mut self, state: &RecordState, include: impl Fn(&Cell) -> bool, out: &mut Vec<u8>) {
+        let uniform = is_uniform(state) && state.cells.iter().all(|(_, cell)| include(cell));
+        let uniform = uniform && self.row_seq.is_none_or(|row| state.cells.iter().all(|(_, c)| c.seq == row));
+        self.head(&HistoryHead { uniform, life: state.life }, out);
+        if uniform {
+            return;
+        }
+        let mut groups: BTreeMap<(Stamp, Seq), Vec<(FieldNo, &Cell)>> = BTreeMap::new();
+        for (field, cell) in state.cells.iter().filter(|(_, cell)| include(cell)) {
+            let seq = if self.row_seq.is_some() { cell.seq } else { 0 };
+            groups.entry((cell.stamp, seq)).or_default().push((*field, cell));
+        }
+        write_varint(groups.len() as u64, out);
+        for ((stamp, seq), cells) in groups {
+            self.stamp(stamp, out);
+            if let Some(row) = self.row_seq {
+                write_varint(row.saturating_sub(seq), out);
+            }
+            write_varint(cells.len() as u64, out);
+            for (field, cell) in cells {
+                write_varint(u64::from(field), out);
+                self.cell(cell, out);
+            }
+        }
+    }
+
+    fn stamp(&mut self, stamp: Stamp, out: &mut Vec<u8>) {
+        write_time(stamp.time, out);
+        write_varint(u64::from((self.writer_no)(stamp.writer)), out);
+    }
+
+    fn cell(&mut self, cell: &Cell, out: &mut Vec<u8>) {
+        let (kind, base) = match &cell.content {
+            Content::Register(_) => (0, None),
+            Content::Absent => (1, None),
+            Content::Counter(counter) => (2, counter.base),
+            Content::Set(set) => (3, set.base),
+        };
+        let replaced = if cell.replaced.is_empty() { 0 } else { HAS_REPLACED };
+        out.push(kind | replaced | if base.is_some() { HAS_BASE } else { 0 });
+        if replaced != 0 {
+            write_varint(cell.replaced.len() as u64, out);
+            cell.replaced.iter().for_each(|stamp| self.stamp(*stamp, out));
+        }
+        if let Some(base) = base {
+            self.stamp(base, out);
+        }
+        match &cell.content {
+            Content::Register(_) | Content::Absent => {}
+            Content::Counter(counter) => {
+                write_varint(counter.tallies.len() as u64, out);
+                for (writer, (up, down)) in &counter.tallies {
+                    write_varint(u64::from((self.writer_no)(*writer)), out);
+                    write_varint(*up, out);
+                    write_varint(*down, out);
+                }
+            }
+            Content::Set(set) => {
+                set.elements.values().for_each(|dots| self.times(dots, out));
+                self.times(&set.seen, out);
+            }
+        }
+    }
+
+    fn times(&mut self, times: &BTreeMap<ReplicaId, Hlc>, out: &mut Vec<u8>) {
+        write_varint(times.len() as u64, out);
+        for (writer, time) in times {
+            self.stamp(Stamp::new(*time, *writer), out);
+        }
+    }
+}
+
+pub(crate) fn is_uniform(state: &RecordState) -> bool {
+    let Life { after: None, born: Some(born), dead: None } = state.life else { return false };
+    state.cells.iter().all(|(_, cell)| {
+        cell.stamp == born && cell.replaced.is_empty() && matches!(cell.content, Content::Register(_))
+    })
+}
+
+fn write_time(time: Hlc, out: &mut Vec<u8>) {
+    write_zigzag(time.0.wrapping_sub(TIME_BASE.0).cast_signed(), out);
+}
+
+impl HistoryReader<'_> {
+    /// Reads a head.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if there is none.
+    pub fn head(&self, reader: &mut Reader<'_>) -> Result<HistoryHead, DecodeError> {
+        let flags = reader.read_u8()?;
+        let uniform = flags & UNIFORM != 0;
+        let consistent = !uniform || flags & (DEAD | AFTER | BORN) == BORN;
+        if flags & !ALL_FLAGS != 0 || !consistent || flags & (DEAD | DEAD_SEEN) == DEAD_SEEN {
+            return Err(DecodeError::UnknownTag(flags));
+        }
+        let born = self.stamp_if(flags & BORN != 0, reader)?;
+        let dead = self.stamp_if(flags & DEAD != 0, reader)?;
+        let seen = self.stamp_if(flags & DEAD_SEEN != 0, reader)?;
+        let after = self.stamp_if(flags & AFTER != 0, reader)?;
+        let dead = dead.map(|stamp| Tombstone { stamp, seen });
+        Ok(HistoryHead { uniform, life: Life { after, born, dead } })
+    }
+
+    /// Reads a whole history; values come from `body`. Leaves `reader` behind the history.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is damaged or does not fit the body.
+    pub fn state(&self, reader: &mut Reader<'_>, body: &[u8]) -> Result<RecordState, DecodeError> {
+        let head = self.head(reader)?;
+        let body = if body.is_empty() { None } else { Some(RecordView::parse(body)?) };
+        let cells = match (head.uniform, head.life.born) {
+            (true, Some(born)) => self.uniform_cells(born, body.as_ref()),
+            _ => self.cells(reader, body.as_ref())?,
+        };
+        Ok(RecordState { life: head.life, cells })
+    }
+
+    fn uniform_cells(&self, born: Stamp, body: Option<&RecordView<'_>>) -> Vec<(FieldNo, Cell)> {
+        let seq = self.row_seq.unwrap_or_default();
+        let cell = |value: RawValue<'_>| Cell {
+            stamp: born,
+            replaced: Vec::new(),
+            seq,
+            content: Content::Register(OwnedValue::from(value)),
+        };
+        body.map_or_else(Vec::new, |body| body.iter().map(|(field, value)| (field, cell(value))).collect())
+    }
+
+    fn cells(
+        &self,
+        reader: &mut Reader<'_>,
+        body: Option<&RecordView<'_>>,
+    ) -> Result<Vec<(FieldNo, Cell)>, DecodeError> {
+        let mut cells = Vec::new();
+        let mut with_value = 0;
+        for _ in 0..count(reader, MAX_FIELDS)? {
+            let stamp = self.stamp(reader)?;
+            let seq = match self.row_seq {
+                Some(row) => row.checked_sub(reader.read_varint()?).ok_or(DecodeError::OutOfRange)?,
+                None => 0,
+            };
+            for _ in 0..count(reader, MAX_FIELDS)? {
+                let field = FieldNo::try_from(reader.read_varint()?).map_err(|_| DecodeError::OutOfRange)?;
+                let value = body.and_then(|body| body.get(field));
+                with_value += usize::from(value.is_some());
+                cells.push((field, self.cell(reader, stamp, seq, value)?));
+            }
+        }
+        cells.sort_unstable_by_key(|(field, _)| *field);
+        let twice = cells.windows(2).any(|pair| matches!(pair, [a, b] if a.0 == b.0));
+        if twice || with_value != body.map_or(0, RecordView::len) {
+            return Err(DecodeError::Mismatch);
+        }
+        Ok(cells)
+    }
+
+    fn cell(
+        &self,
+        reader: &mut Reader<'_>,
+        stamp: Stamp,
+        seq: Seq,
+        value: Option<RawValue<'_>>,
+    ) -> Result<Cell, DecodeError> {
+        let flags = reader.read_u8()?;
+        if flags > (KIND | HAS_REPLACED | HAS_BASE) {
+            return Err(DecodeError::UnknownTag(flags));
+        }
+        let mut replaced = Vec::new();
+        if flags & HAS_REPLACED != 0 {
+            for _ in 0..count(reader, MAX_REPLACED)? {
+                replaced.push(self.stamp(reader)?);
+            }
+        }
+        let base = self.stamp_if(flags & HAS_BASE != 0, reader)?;
+        let content = match (flags & KIND, value) {
+            (0, Some(value)) if base.is_none() => Content::Register(OwnedValue::from(value)),
+            (1, None) if base.is_none() => Content::Absent,
+            (2, Some(_)) => Content::Counter(Counter { base, tallies: self.tallies(reader)? }),
+            (3, Some(value)) => Content::Set(self.set(reader, base, value)?),
+            _ => return Err(DecodeError::UnknownTag(flags)),
+        };
+        Ok(Cell { stamp, replaced, seq, content })
+    }
+
+    fn tallies(&self, reader: &mut Reader<'_>) -> Result<BTreeMap<ReplicaId, (u64, u64)>, DecodeError> {
+        let mut tallies = BTreeMap::new();
+        for _ in 0..count(reader, MAX_CELL_WRITERS)? {
+            let writer = self.writer(reader)?;
+            tallies.insert(writer, (reader.read_varint()?, reader.read_varint()?));
+        }
+        Ok(tallies)
+    }
+
+    fn set(&self, reader: &mut Reader<'_>, base: Option<Stamp>, value: RawValue<'_>) -> Result<Set, DecodeError> {
+        let Value::Set(visible) = value.decode()? else { return Err(DecodeError::Mismatch) };
+        let mut elements = BTreeMap::new();
+        for element in visible {
+            elements.insert(OwnedValue::from(&element), self.times(reader)?);
+        }
+        Ok(Set { base, elements, seen: self.times(reader)? })
+    }
+
+    fn times(&self, reader: &mut Reader<'_>) -> Result<BTreeMap<ReplicaId, Hlc>, DecodeError> {
+        let mut times = BTreeMap::new();
+        for _ in 0..count(reader, MAX_CELL_WRITERS)? {
+            let stamp = self.stamp(reader)?;
+            times.insert(stamp.writer, stamp.time);
+        }
+        Ok(times)
+    }
+
+    fn stamp_if(&self, there: bool, reader: &mut Reader<'_>) -> Result<Option<Stamp>, DecodeError> {
+        if there { self.stamp(reader).map(Some) } else { Ok(None) }
+    }
+
+    fn stamp(&self, reader: &mut Reader<'_>) -> Result<Stamp, DecodeError> {
+        let distance = reader.read_zigzag()?;
+        let time = Hlc(TIME_BASE.0.wrapping_add(distance.cast_unsigned()));
+        Ok(Stamp::new(time, self.writer(reader)?))
+    }
+
+    fn writer(&self, reader: &mut Reader<'_>) -> Result<ReplicaId, DecodeError> {
+        let number = u32::try_from(reader.read_varint()?).map_err(|_| DecodeError::OutOfRange)?;
+        (self.writer)(number).ok_or(DecodeError::UnknownNumber(number))
+    }
+}
+
+/// A count of items of at least one byte each.
+fn count(reader: &mut Reader<'_>, limit: usize) -> Result<usize, DecodeError> {
+    let count = usize::try_from(reader.read_varint()?).unwrap_or(usize::MAX);
+    if count > limit || count > reader.remaining() { Err(DecodeError::OutOfRange) } else { Ok(count) }
+}
+
+/// Encodes the visible values of `state`, as far as `include` takes its cells, into `out`.
+///
+/// # Errors
+/// [`EncodeError`] if it is larger than a record may be.
+pub fn encode_body(
+    state: &RecordState,
+    include: impl Fn(&Cell) -> bool,
+    builder: &mut RecordBuilder,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    builder.clear();
+    for (field, cell) in state.cells.iter().filter(|(_, cell)| include(cell)) {
+        match &cell.content {
+            Content::Absent => {}
+            Content::Register(value) => builder.push_raw(*field, value.as_raw())?,
+            Content::Counter(counter) => builder.push(*field, &Value::Counter(counter.value()))?,
+            Content::Set(set) => {
+                let elements = set.elements.keys().map(OwnedValue::to_value).collect();
+                builder.push(*field, &Value::Set(elements))?;
+            }
+        }
+    }
+    builder.finish_into(out);
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! How two replicas' knowledge of one record becomes one.
+//!
+//! The state of a record is its [`Life`] and its cells. Joining two states is commutative, associative and
+//! idempotent: a later incarnation replaces an earlier one whole; within one incarnation `born` and `dead` are
+//! the latest stamps, cells join one by one, and cells from before the incarnation's floor are dropped. The
+//! floor only rises, so what was dropped in one order of arrival is dropped in every order.
+
+use crate::blazebinary::FieldNo;
+use crate::cell::{Cell, Content, Joined};
+use crate::stamp::Stamp;
+
+/// A deletion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tombstone {
+    /// When, and by whom.
+    pub stamp: Stamp,
+    /// The newest stamp in the record that the deleting replica saw; `None` if it saw none.
+    pub seen: Option<Stamp>,
+}
+
+/// When a record came to be and when it went.
+///
+/// An insert over a deletion that its writer knew of starts a new incarnation: `after` is that deletion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Life {
+    /// The deletion that this incarnation follows; `None` in the first.
+    pub after: Option<Stamp>,
+    /// The latest insert; `None` while only updates of the record have been seen.
+    pub born: Option<Stamp>,
+    /// The latest deletion.
+    pub dead: Option<Tombstone>,
+}
+
+impl Life {
+    /// Whether the record is there to be read.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        match (self.born, self.dead) {
+            (Some(born), Some(dead)) => born > dead.stamp,
+            (born, _) => born.is_some(),
+        }
+    }
+
+    /// Cells with a stamp below this are from before the incarnation's last deletion or rebirth.
+    fn floor(&self) -> Option<Stamp> {
+        self.dead.map(|dead| self.born.map_or(dead.stamp, |born| born.max(dead.stamp)))
+    }
+
+    fn join_same_incarnation(&mut self, other: &Self) {
+        self.born = self.born.max(other.born);
+        if other.dead.map(|d| d.stamp) > self.dead.map(|d| d.stamp) {
+            self.dead = other.dead;
+        }
+    }
+
+    /// The newest stamp in it.
+    #[must_use]
+    pub fn newest(&self) -> Option<Stamp> {
+        self.born.max(self.dead.map(|d| d.stamp)).max(self.after)
+    }
+}
+
+/// What a replica knows of one record. Cells are ascending by field number.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct RecordState {
+    /// Born and dead.
+    pub life: Life,
+    /// The fields, also the removed ones.
+    pub cells: Vec<(FieldNo, Cell)>,
+}
+
+/// Why a write is not what the record shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConflictKind {
+    /// A concurrent write to the same field had the higher stamp.
+    Overwritten,
+    /// The record was deleted by a replica that had not seen the write.
+    Deleted,
+    /// The write was made to an incarnation that had been deleted.
+    Outlived,
+}
+
+/// A write that lost: what the conflict log keeps.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Displaced {
+    /// The field.
+    pub field: FieldNo,
+    /// What was written, and when.
+    pub cell: Cell,
+    /// The write or deletion that won.
+    pub winner: Stamp,
+    /// Why it lost.
+    pub kind: ConflictKind,
+}
+
+/// What joining an incoming state did.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct MergeReport {
+    /// The local state is not what it was.
+    pub changed: bool,
+    /// Something came out that the sender does not have.
+    pub differs_from_incoming: bool,
+    /// Fields for which the sender holds an older write than this replica.
+    pub sender_is_behind: Vec<FieldNo>,
+    /// Writes that lost and were concurrent.
+    pub displaced: Vec<Displaced>,
+}
+
+impl RecordState {
+    /// The cell of a field.
+    #[must_use]
+    pub fn cell(&self, field: FieldNo) -> Option<&Cell> {
+        let at = self.cells.binary_search_by_key(&field, |(no, _)| *no).ok()?;
+        self.cells.get(at).map(|(_, cell)| cell)
+    }
+
+    /// Puts a cell in the place of whatever the field held.
+    pub fn put(&mut self, field: FieldNo, cell: Cell) {
+        match self.cells.binary_search_by_key(&field, |(no, _)| *no) {
+            Ok(at) => {
+                if let Some(slot) = self.cells.get_mut(at) {
+                    slot.1 = cell;
+                }
+            }
+            Err(at) => self.cells.insert(at, (field, cell)),
+        }
+    }
+
+    /// The newest stamp of anything in the state.
+    #[must_use]
+    pub fn newest(&self) -> Option<Stamp> {
+        self.cells.iter().map(|(_, cell)| cell.stamp).max().max(self.life.newest())
+    }
+
+    /// Takes in `incoming`; what changes gets the local feed sequence `seq`.
+    pub fn merge(&mut self, incoming: Self, seq: u64) -> MergeReport {
+        let mut report = MergeReport::default();
+        let life = self.life;
+        match incoming.life.after.cmp(&life.after) {
+            std::cmp::Ordering::Less => self.refuse_old_incarnation(incoming, &mut report),
+            std::cmp::Ordering::Greater => self.adopt_new_incarnation(incoming, seq, &mut report),
+            std::cmp::Ordering::Equal => {
+                self.life.join_same_incarnation(&incoming.life);
+                report.differs_from_incoming |= self.life != incoming.life;
+                self.drop_below_floor(&incoming.life, &mut report);
+                self.merge_cells(incoming, seq, &mut report);
+            }
+        }
+        report.changed |= self.life != life;
+        report
+    }
+
+    fn refuse_old_incarnation(&self, incoming: Self, report: &mut MergeReport) {
+        report.differs_from_incoming = true;
+        let Some(winner) = self.life.after else { return };
+        report.displaced = incoming
+            .cells
+            .into_iter()
+            .filter(|(_, cell)| cell.stamp > winner)
+            .map(|(field, cell)| Displaced { field, cell, winner, kind: ConflictKind::Outlived })
+            .collect();
+    }
+
+    fn adopt_new_incarnation(&mut self, incoming: Self, seq: u64, report: &mut MergeReport) {
+        let after = incoming.life.after;
+        let old = std::mem::replace(self, Self { life: incoming.life, cells: incoming.cells });
+        for (_, cell) in &mut self.cells {
+            cell.seq = seq;
+        }
+        report.changed = true;
+        // What this replica had written after the deletion that the new incarnation follows was never seen.
+        if let Some(winner) = after {
+            report.displaced = old
+                .cells
+                .into_iter()
+                .filter(|(_, cell)| cell.stamp > winner)
+                .map(|(field, cell)| Displaced { field, cell, winner, kind: ConflictKind::Outlived })
+                .collect();
+        }
+    }
+
+    fn drop_below_floor(&mut self, incoming: &Life, report: &mut MergeReport) {
+        let Some(floor) = self.life.floor() else { return };
+        let dead = self.life.dead.filter(|_| !self.life.is_alive());
+        let news = dead.filter(|dead| incoming.dead == Some(*dead));
+        let mut kept = Vec::with_capacity(self.cells.len());
+        for (field, cell) in self.cells.drain(..) {
+            // A delete wins over every update of its incarnation: what its replica had not seen is a conflict.
+            if let Some(dead) = news
+                && dead.seen < Some(cell.stamp)
+                && dead.stamp.writer != cell.stamp.writer
+                && cell.content != Content::Absent
+            {
+                let (winner, kind) = (dead.stamp, ConflictKind::Deleted);
+                report.displaced.push(Displaced { field, cell: cell.clone(), winner, kind });
+            }
+            if cell.survives(floor) {
+                kept.push((field, cell));
+            } else {
+                report.changed = true;
+            }
+        }
+        self.cells = kept;
+    }
+
+    fn merge_cells(&mut self, incoming: Self, seq: u64, report: &mut MergeReport) {
+        let floor = self.life.floor();
+        let dead = self.life.dead.filter(|_| !self.life.is_alive());
+        for (field, theirs) in incoming.cells {
+            if floor.is_some_and(|floor| !theirs.survives(floor)) {
+                report.differs_from_incoming = true;
+                note_deleted(field, &theirs, dead, report);
+                continue;
+            }
+            match self.cells.binary_search_by_key(&field, |(no, _)| *no) {
+                Err(at) => {
+                    note_deleted(field, &theirs, dead, report);
+                    self.cells.insert(at, (field, Cell { seq, ..theirs }));
+                    report.changed = true;
+                }
+                Ok(at) => {
+                    if let Some((_, mine)) = self.cells.get_mut(at) {
+                        merge_cell(field, mine, &theirs, seq, report);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An update that reaches a record deleted without having seen it.
+fn note_deleted(field: FieldNo, cell: &Cell, dead: Option<Tombstone>, report: &mut MergeReport) {
+    if let Some(dead) = dead
+        && dead.seen < Some(cell.stamp)
+        && dead.stamp.writer != cell.stamp.writer
+        && cell.content != Content::Absent
+    {
+        let (cell, winner) = (cell.clone(), dead.stamp);
+        report.displaced.push(Displaced { field, cell, winner, kind: ConflictKind::Deleted });
+    }
+}
+
+fn merge_cell(field: FieldNo, mine: &mut Cell, theirs: &Cell, seq: u64, report: &mut MergeReport) {
+    let before = mine.clone();
+    let joined = mine.join(theirs);
+    match joined {
+        Joined::Kept => {
+            if mine.stamp != theirs.stamp || mine.content != theirs.content {
+                report.differs_from_incoming = true;
+                report.sender_is_behind.push(field);
+            }
+        }
+        Joined::Adopted => {
+            mine.seq = seq;
+            report.changed = true;
+        }
+        Joined::Mixed => {
+            mine.seq = seq;
+            report.changed = true;
+            report.differs_from_incoming = true;
+        }
+    }
+    let (winner, loser) = match joined {
+        Joined::Kept => (&*mine, theirs),
+        Joined::Adopted => (&*mine, &before),
+        Joined::Mixed => return,
+    };
+    if !winner.has_seen(loser.stamp) && winner.content != loser.content {
+        let displaced =
+            Displaced { field, cell: loser.clone(), winner: winner.stamp, kind: ConflictKind::Overwritten };
+        report.displaced.push(displaced);
+    }
+}

@@ -1,0 +1,105 @@
+//! Hashes that tell whether two replicas hold the same of a record, for reconciliation.
+//!
+//! Two kinds. The *history* hash covers every stamp: equal means nothing is left to exchange. The *content*
+//! hash covers what an application sees: it lets two replicas that were filled from the same source, and so
+//! wrote the same values at different times, find that they agree.
+
+use sha2::{Digest, Sha256};
+
+use crate::cell::Content;
+use crate::id::RecordId;
+use crate::merge::RecordState;
+use crate::stamp::Stamp;
+
+/// A reconciliation hash.
+pub type Hash = [u8; 32];
+
+/// The hash of an inserted and never changed record, from its insert alone.
+#[must_use]
+pub fn uniform_history(id: RecordId, born: Stamp) -> Hash {
+    let mut hasher = Sha256::new_with_prefix([b'u']);
+    hasher.update(id.as_bytes());
+    hash_stamp(&mut hasher, Some(born));
+    hasher.finalize().into()
+}
+
+/// The history hash of a state. `name` gives a field's name: numbers differ between replicas.
+#[must_use]
+pub fn history<'n>(id: RecordId, state: &RecordState, name: impl Fn(u32) -> &'n str) -> Hash {
+    if let (true, Some(born)) = (crate::history::is_uniform(state), state.life.born) {
+        return uniform_history(id, born);
+    }
+    let mut hasher = Sha256::new_with_prefix([b'h']);
+    hasher.update(id.as_bytes());
+    for stamp in [state.life.after, state.life.born, state.life.dead.map(|dead| dead.stamp)] {
+        hash_stamp(&mut hasher, stamp);
+    }
+    let mut cells: Vec<_> = state.cells.iter().map(|(field, cell)| (name(*field), cell)).collect();
+    cells.sort_unstable_by_key(|(name, _)| *name);
+    for (name, cell) in cells {
+        hash_text(&mut hasher, name);
+        hash_stamp(&mut hasher, Some(cell.stamp));
+        hash_mergeable(&mut hasher, &cell.content);
+    }
+    hasher.finalize().into()
+}
+
+/// The content hash of a record that is alive; `fields` in any order.
+#[must_use]
+pub fn content<'n>(id: RecordId, mut fields: Vec<(&'n str, &[u8], u8)>, mergeable: &[&Content]) -> Hash {
+    fields.sort_unstable_by_key(|(name, ..)| *name);
+    let mut hasher = Sha256::new_with_prefix([b'c']);
+    hasher.update(id.as_bytes());
+    for (name, payload, tag) in fields {
+        hash_text(&mut hasher, name);
+        hasher.update([tag]);
+        hasher.update((payload.len() as u64).to_le_bytes());
+        hasher.update(payload);
+    }
+    mergeable.iter().for_each(|content| hash_mergeable(&mut hasher, content));
+    hasher.finalize().into()
+}
+
+/// The content hash of a record that is not there to be read: the same on every replica that deleted it.
+#[must_use]
+pub fn gone(id: RecordId) -> Hash {
+    let mut hasher = Sha256::new_with_prefix([b'g']);
+    hasher.update(id.as_bytes());
+    hasher.finalize().into()
+}
+
+fn hash_text(hasher: &mut Sha256, text: &str) {
+    hasher.update((text.len() as u64).to_le_bytes());
+    hasher.update(text.as_bytes());
+}
+
+fn hash_stamp(hasher: &mut Sha256, stamp: Option<Stamp>) {
+    match stamp {
+        None => hasher.update([0]),
+        Some(stamp) => {
+            hasher.update([1]);
+            hasher.update(stamp.time.0.to_le_bytes());
+            hasher.update(stamp.writer.as_bytes());
+        }
+    }
+}
+
+fn hash_mergeable(hasher: &mut Sha256, content: &Content) {
+    match content {
+        Content::Absent | Content::Register(_) => {}
+        Content::Counter(counter) => {
+            hash_stamp(hasher, counter.base);
+            for (writer, (up, down)) in &counter.tallies {
+                hasher.update(writer.as_bytes());
+                hasher.update(up.to_le_bytes());
+                hasher.update(down.to_le_bytes());
+            }
+        }
+        Content::Set(set) => {
+            hash_stamp(hasher, set.base);
+            for (writer, time) in set.elements.values().flatten().chain(&set.seen) {
+                hash_stamp(hasher, Some(Stamp::new(*time, *writer)));
+            }
+        }
+    }
+}

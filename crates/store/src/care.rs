@@ -1,0 +1,178 @@
+//! Looking after files: verify, back up, restore, change the password.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use blazedb_sqlite::rusqlite::Connection;
+
+use crate::connection::{CacheKib, Durability, open_writer};
+use crate::error::{StoreError, from_sqlite};
+use crate::functions::SharedNames;
+use crate::key::{FileKey, Password};
+use crate::row::StoredRow;
+use crate::schema::set_meta;
+use crate::store::{Store, StoreOptions, existing_key, random_replica, read_header};
+
+/// What a verification looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Verified {
+    /// Rows, also of deleted records.
+    pub rows: u64,
+    /// What is wrong, one line each; empty if all is well.
+    pub problems: Vec<String>,
+}
+
+impl Store {
+    /// Reads every page and every row and reports what does not hold.
+    ///
+    /// # Errors
+    /// If reading fails altogether.
+    pub fn verify(&self) -> Result<Verified, StoreError> {
+        self.read(|db| {
+            let sqlite = |error| self.sqlite(error);
+            let mut verified = Verified::default();
+            let mut check = db.prepare("PRAGMA integrity_check(20)").map_err(sqlite)?;
+            let lines = check.query_map([], |row| row.get::<_, String>(0)).map_err(sqlite)?;
+            for line in lines {
+                let line = line.map_err(sqlite)?;
+                if line != "ok" {
+                    verified.problems.push(line);
+                }
+            }
+            let names = self.names().clone();
+            let mut all = db.prepare("SELECT seq, id, state, origin, tx, history, body FROM records").map_err(sqlite)?;
+            let mut rows = all.query([]).map_err(sqlite)?;
+            while let Some(row) = rows.next().map_err(sqlite)? {
+                let row = StoredRow::read(row).map_err(sqlite)?;
+                verified.rows += 1;
+                match row.decode(&names) {
+                    Ok(state) if state.life.is_alive() == (row.state == crate::row::ALIVE) => {}
+                    Ok(_) => verified.problems.push(format!("record {}: column state contradicts its history", row.id)),
+                    Err(error) => verified.problems.push(format!("record {}: {error}", row.id)),
+                }
+            }
+            Ok(verified)
+        })
+    }
+
+    /// Writes a copy of the database as it is at this moment, with the same password. Writers go on meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if `target` is there already; what the disk refuses.
+    pub fn backup(&self, target: &Path) -> Result<(), StoreError> {
+        if target.exists() {
+            return Err(StoreError::Exists(target.to_owned()));
+        }
+        self.read_once(|db| vacuum_into(db, target, self.inner.key.as_ref()))?;
+        sync_file(target)
+    }
+
+    /// Changes the password. The store must be the only user of the file and is closed by this; a crash leaves
+    /// the file under the old password or under the new one.
+    ///
+    /// # Errors
+    /// What the disk refuses; the file then keeps its old password.
+    pub fn change_password(self, password: &Password) -> Result<(), StoreError> {
+        let key = match password {
+            Password::Plaintext => None,
+            Password::Secret(secret) => Some(FileKey::create(secret)?),
+        };
+        let path = self.path().to_owned();
+        let staged = sibling(&path, ".passwd");
+        let _ = fs::remove_file(&staged);
+        self.read_once(|db| vacuum_into(db, &staged, key.as_ref()))?;
+        sync_file(&staged)?;
+        self.checkpoint_log()?;
+        let io = |error| StoreError::Io(path.clone(), error);
+        fs::rename(&staged, &path).map_err(io)?;
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(sibling(&path, suffix));
+        }
+        sync_parent(&path)
+    }
+
+    /// Folds the write-ahead log into the file.
+    fn checkpoint_log(&self) -> Result<(), StoreError> {
+        self.release_memory();
+        let writer = self.writer();
+        writer.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(|error| self.sqlite(error))
+    }
+}
+
+/// Puts a backup in place as a new replica: it gets an id of its own, so that peers don't take it for the one
+/// that the backup was made of.
+///
+/// # Errors
+/// [`StoreError::Exists`] if `target` is there already; a wrong password; a damaged backup.
+pub fn restore(backup: &Path, target: &Path, password: &Password) -> Result<(), StoreError> {
+    if target.exists() {
+        return Err(StoreError::Exists(target.to_owned()));
+    }
+    let header = read_header(backup)?.ok_or_else(|| StoreError::NotFound(backup.to_owned()))?;
+    let key = existing_key(backup, password, header)?;
+    let staged = sibling(target, ".restore");
+    let io = |error| StoreError::Io(staged.clone(), error);
+    fs::copy(backup, &staged).map_err(io)?;
+    let outcome = renew(&staged, key.as_ref()).and_then(|()| {
+        sync_file(&staged)?;
+        fs::rename(&staged, target).map_err(io)?;
+        sync_parent(target)
+    });
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let _ = fs::remove_file(sibling(&staged, suffix));
+    }
+    outcome?;
+    // Opened once, so that a backup that can't be used is found out now.
+    let opened = Store::open(target, password, StoreOptions { create: false, ..StoreOptions::default() })?;
+    drop(opened);
+    Ok(())
+}
+
+/// Gives the file a new replica id and forgets whom the old one had met.
+fn renew(path: &Path, key: Option<&FileKey>) -> Result<(), StoreError> {
+    let sqlite = |error| from_sqlite(path, error);
+    let names = SharedNames::default();
+    let db = open_writer(path, key, Durability::Full, CacheKib(2_048), &names).map_err(sqlite)?;
+    set_meta(&db, "replica", random_replica()?.as_bytes().as_slice()).map_err(sqlite)?;
+    db.execute_batch(
+        "DELETE FROM checkpoints; UPDATE records SET origin=0 WHERE origin<>0; DELETE FROM peers;
+         PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode=DELETE;",
+    )
+    .map_err(sqlite)
+}
+
+fn vacuum_into(db: &Connection, target: &Path, key: Option<&FileKey>) -> Result<(), StoreError> {
+    let target_text = target.to_str().ok_or_else(|| {
+        StoreError::Io(target.to_owned(), std::io::Error::other("the path is not UTF-8"))
+    })?;
+    let mut uri = String::from("file:");
+    for byte in target_text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(byte)),
+            other => uri.push_str(&format!("%{other:02X}")),
+        }
+    }
+    match key {
+        Some(key) => uri.push_str(&format!("?cipher=aegis&key={}", key.raw())),
+        None => uri.push_str("?cipher=aegis&key="),
+    }
+    db.execute("VACUUM INTO ?", [uri]).map(drop).map_err(|error| from_sqlite(target, error))
+}
+
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn sync_file(path: &Path) -> Result<(), StoreError> {
+    let io = |error| StoreError::Io(path.to_owned(), error);
+    File::open(path).and_then(|file| file.sync_all()).map_err(io)?;
+    sync_parent(path)
+}
+
+/// A rename is durable once its directory is.
+fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|error| StoreError::Io(parent.to_owned(), error))
+}

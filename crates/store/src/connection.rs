@@ -1,0 +1,81 @@
+//! Opening connections to a file, and keeping a few for readers.
+
+use std::path::Path;
+use std::time::Duration;
+
+use blazedb_sqlite::rusqlite::config::DbConfig;
+use blazedb_sqlite::rusqlite::{Connection, OpenFlags, Result};
+
+use crate::functions::{self, SharedNames};
+use crate::key::FileKey;
+
+/// How much of a file a connection keeps in memory, in KiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CacheKib(pub(crate) u32);
+
+/// When a commit counts as done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// After it survives the loss of power.
+    #[default]
+    Full,
+    /// After it survives the end of the process.
+    Normal,
+}
+
+/// Opens `path` for reading and writing.
+pub(crate) fn open_writer(
+    path: &Path,
+    key: Option<&FileKey>,
+    durability: Durability,
+    cache: CacheKib,
+    names: &SharedNames,
+) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let db = open(path, key, flags, cache, names)?;
+    let synchronous = match durability {
+        Durability::Full => "FULL",
+        Durability::Normal => "NORMAL",
+    };
+    // The log is folded into the file every 4 MiB: large enough that a burst of small commits is not slowed by
+    // it, small enough that the log of an idle database is not kept for nothing.
+    db.execute_batch(&format!(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous}; PRAGMA wal_autocheckpoint=1000;
+         PRAGMA journal_size_limit=4194304;"
+    ))?;
+    Ok(db)
+}
+
+/// Opens `path` for reading.
+pub(crate) fn open_reader(
+    path: &Path,
+    key: Option<&FileKey>,
+    cache: CacheKib,
+    names: &SharedNames,
+) -> Result<Connection> {
+    let db = open(path, key, OpenFlags::SQLITE_OPEN_READ_WRITE, cache, names)?;
+    db.pragma_update(None, "query_only", true)?;
+    Ok(db)
+}
+
+fn open(
+    path: &Path,
+    key: Option<&FileKey>,
+    flags: OpenFlags,
+    cache: CacheKib,
+    names: &SharedNames,
+) -> Result<Connection> {
+    let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(Duration::from_secs(10))?;
+    if let Some(key) = key {
+        db.execute_batch(&format!("PRAGMA cipher='aegis'; PRAGMA key='{}';", key.raw()))?;
+    }
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;
+    db.execute_batch(&format!(
+        "PRAGMA cache_size=-{}; PRAGMA temp_store=MEMORY; PRAGMA secure_delete=FAST;",
+        cache.0
+    ))?;
+    functions::register(&db, names)?;
+    db.set_prepared_statement_cache_capacity(48);
+    Ok(db)
+}

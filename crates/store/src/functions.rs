@@ -1,0 +1,97 @@
+//! SQL functions that look into BlazeBinary bodies.
+//!
+//! `bz(body, n)` is the value of field number `n` in a form that SQLite orders and indexes; it is deterministic,
+//! so expression indexes can be made of it. `blaze_match(body, id, text)` evaluates a filter in memory.
+
+use std::sync::{Arc, RwLock};
+
+use blazedb_core::blazebinary::{RawValue, RecordView, Scalar, get_field};
+use blazedb_core::filter::{EvalContext, Fields};
+use blazedb_core::{Filter, RecordId, Timestamp, Value};
+use blazedb_sqlite::rusqlite::functions::{Context, FunctionFlags};
+use blazedb_sqlite::rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
+use blazedb_sqlite::rusqlite::{Connection, Error, Result};
+
+use crate::names::NameTable;
+
+/// Names shared by all connections of a file.
+pub(crate) type SharedNames = Arc<RwLock<NameTable>>;
+
+/// Adds the functions to a connection.
+pub(crate) fn register(db: &Connection, names: &SharedNames) -> Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    db.create_scalar_function("bz", 2, flags | FunctionFlags::SQLITE_INNOCUOUS, |ctx| Ok(field_value(ctx)))?;
+    let names = Arc::clone(names);
+    db.create_scalar_function("blaze_match", 3, FunctionFlags::SQLITE_UTF8, move |ctx| matches(ctx, &names))
+}
+
+fn field_value(ctx: &Context<'_>) -> ToSqlOutput<'static> {
+    let (Ok(body), Ok(field)) = (ctx.get_raw(0).as_blob(), ctx.get::<u32>(1)) else {
+        return ToSqlOutput::Owned(SqlValue::Null);
+    };
+    ToSqlOutput::Owned(get_field(body, field).map_or(SqlValue::Null, |raw| sql_value(&raw)))
+}
+
+/// The SQL value of a field: see `docs/spec/filter.md`. Types that don't compare never meet.
+pub(crate) fn sql_value(raw: &RawValue<'_>) -> SqlValue {
+    let tagged = |tag: u8, bytes: &[u8]| {
+        let mut blob = Vec::with_capacity(1 + bytes.len());
+        blob.push(tag);
+        blob.extend_from_slice(bytes);
+        SqlValue::Blob(blob)
+    };
+    match raw.scalar() {
+        Ok(Scalar::Int(int) | Scalar::Counter(int)) => SqlValue::Integer(int),
+        Ok(Scalar::Float(float)) => SqlValue::Real(float),
+        Ok(Scalar::Str(text)) => SqlValue::Text(text.as_str().to_owned()),
+        Ok(Scalar::Null) => tagged(0, &[]),
+        Ok(Scalar::Bool(bool)) => tagged(1, &[u8::from(bool)]),
+        Ok(Scalar::Uuid(uuid)) => tagged(2, &uuid),
+        Ok(Scalar::Timestamp(at)) => tagged(3, &(at.cast_unsigned() ^ (1 << 63)).to_be_bytes()),
+        Ok(Scalar::Bytes(bytes)) => tagged(4, bytes),
+        Ok(_) => tagged(5, raw.payload()),
+        Err(_) => SqlValue::Null,
+    }
+}
+
+/// A record in its stored form, for evaluating filters.
+pub(crate) struct StoredFields<'a> {
+    pub(crate) id: RecordId,
+    pub(crate) body: Option<RecordView<'a>>,
+    pub(crate) names: &'a NameTable,
+}
+
+impl Fields for StoredFields<'_> {
+    fn field(&self, name: &str) -> Option<std::borrow::Cow<'_, Value>> {
+        let no = self.names.field_no(name)?;
+        let raw = self.body.as_ref()?.get(no)?;
+        raw.decode().ok().map(std::borrow::Cow::Owned)
+    }
+
+    fn id(&self) -> RecordId {
+        self.id
+    }
+}
+
+/// Whether a stored record matches a filter.
+pub(crate) fn stored_matches(filter: &Filter, id: RecordId, body: &[u8], names: &NameTable, now: Timestamp) -> Option<bool> {
+    let fields = StoredFields { id, body: RecordView::parse(body).ok(), names };
+    filter.eval(&EvalContext { record: &fields, old: None, user: None, now })
+}
+
+fn matches(ctx: &Context<'_>, names: &SharedNames) -> Result<Option<bool>> {
+    let filter: Arc<Filter> = ctx.get_or_create_aux(2, |value| {
+        let text = value.as_str().map_err(|e| Box::new(e) as Box<dyn std::error::Error + Send + Sync>)?;
+        Filter::parse(text).map_err(|e| Box::new(e) as Box<dyn std::error::Error + Send + Sync>)
+    })?;
+    let ValueRef::Blob(body) = ctx.get_raw(0) else { return Ok(None) };
+    let id = RecordId::from_bytes(ctx.get(1)?);
+    let names = names.read().map_err(|_| Error::InvalidQuery)?;
+    Ok(stored_matches(&filter, id, body, &names, now()))
+}
+
+/// The wall clock, as filters see it.
+pub(crate) fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,303 @@
+//! Reading records: one, many by filter, all in order of id.
+
+use blazedb_core::blazebinary::{FieldNo, RecordView};
+use blazedb_core::feed::Seq;
+use blazedb_core::{Filter, Record, RecordId, Value};
+use blazedb_sqlite::rusqlite::types::ToSqlOutput;
+use blazedb_sqlite::rusqlite::{Connection, OptionalExtension, Row, ToSql, params_from_iter};
+
+use crate::error::StoreError;
+use crate::functions::{now, stored_matches};
+use crate::names::NameTable;
+use crate::sql_filter::{FieldResolver, SqlParam, compile};
+use crate::store::Store;
+
+/// What to read. The default is every record, with all fields, in no particular order.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Only records that match.
+    pub filter: Option<Filter>,
+    /// Only these fields; `None` for all.
+    pub select: Option<Vec<String>>,
+    /// Sort by these fields; missing fields first.
+    pub order_by: Vec<OrderBy>,
+    /// At most so many records.
+    pub limit: Option<u64>,
+    /// After leaving out so many.
+    pub offset: u64,
+}
+
+/// A field to sort by. `id` is the record's id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OrderBy {
+    /// The field.
+    pub field: String,
+    /// From high to low.
+    pub descending: bool,
+}
+
+/// A record's change in the feed, as a live query sees it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct FeedChange {
+    /// Where in the feed.
+    pub seq: Seq,
+    /// Which record.
+    pub id: RecordId,
+    /// What it is now; `None` if it is gone or does not match.
+    pub record: Option<Record>,
+}
+
+impl FieldResolver for NameTable {
+    fn number(&self, name: &str) -> Option<u32> {
+        self.field_no(name)
+    }
+}
+
+impl ToSql for SqlParam {
+    fn to_sql(&self) -> blazedb_sqlite::rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Int(value) => value.to_sql(),
+            Self::Real(value) => value.to_sql(),
+            Self::Text(value) => value.to_sql(),
+            Self::Blob(value) => value.to_sql(),
+        }
+    }
+}
+
+impl Store {
+    /// The record with this id.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn get(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        self.with_body(id, |body, names| decode(id, body, names, None))
+    }
+
+    /// One field of one record, without decoding the others.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn get_field(&self, id: RecordId, field: &str) -> Result<Option<Value>, StoreError> {
+        let value = self.with_body(id, |body, names| {
+            let raw = names.field_no(field).and_then(|no| blazedb_core::blazebinary::get_field(body, no));
+            Ok(raw.map(|raw| raw.decode()).transpose()?)
+        })?;
+        Ok(value.flatten())
+    }
+
+    fn with_body<T>(
+        &self,
+        id: RecordId,
+        read: impl FnOnce(&[u8], &NameTable) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        self.read_once(|db| {
+            let sql = "SELECT body FROM records WHERE id=? AND state=0";
+            let mut find = db.prepare_cached(sql).map_err(|error| self.sqlite(error))?;
+            let mut rows = find.query([id.as_bytes().as_slice()]).map_err(|error| self.sqlite(error))?;
+            let Some(row) = rows.next().map_err(|error| self.sqlite(error))? else { return Ok(None) };
+            let body = row.get_ref(0).map_err(|error| self.sqlite(error))?.as_blob().unwrap_or_default();
+            read(body, &self.names()).map(Some)
+        })
+    }
+
+    /// Calls `visit` with every record that the query finds, until it answers false.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn query(&self, query: &Query, mut visit: impl FnMut(Record) -> bool) -> Result<(), StoreError> {
+        self.read(|db| {
+            let names = self.names().clone();
+            let (sql, params) = select_sql("id, body", query, &names);
+            let select = query.select.as_deref().map(|fields| numbers(fields, &names));
+            self.each(db, &sql, &params, |row| {
+                let (id, body) = id_and_body(row)?;
+                Ok(visit(decode(id, body, &names, select.as_deref())?))
+            })
+        })
+    }
+
+    /// How many records match.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn count(&self, filter: Option<&Filter>) -> Result<u64, StoreError> {
+        self.read(|db| {
+            let names = self.names().clone();
+            let query = Query { filter: filter.cloned(), ..Query::default() };
+            let (sql, params) = select_sql("count(*)", &query, &names);
+            db.prepare_cached(&sql)
+                .and_then(|mut count| count.query_row(params_from_iter(&params), |row| row.get(0)))
+                .map_err(|error| self.sqlite(error))
+        })
+    }
+
+    /// Every record in order of id, until `visit` answers false.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn export(&self, mut visit: impl FnMut(Record) -> bool) -> Result<(), StoreError> {
+        self.read(|db| {
+            let names = self.names().clone();
+            let sql = "SELECT id, body FROM records WHERE state=0 ORDER BY id";
+            self.each(db, sql, &[], |row| {
+                let (id, body) = id_and_body(row)?;
+                Ok(visit(decode(id, body, &names, None)?))
+            })
+        })
+    }
+
+    /// The changes in the feed behind `after`, at most `limit`, each with the record as it is now if it matches.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn changes(
+        &self,
+        after: Seq,
+        limit: usize,
+        filter: Option<&Filter>,
+    ) -> Result<Vec<FeedChange>, StoreError> {
+        self.read(|db| {
+            let names = self.names().clone();
+            let sql = "SELECT id, body, seq, state FROM records WHERE seq>? ORDER BY seq LIMIT ?";
+            let params = [SqlParam::Int(clamp(after)), SqlParam::Int(clamp(limit as u64))];
+            let mut changes = Vec::new();
+            self.each(db, sql, &params, |row| {
+                let (id, body) = id_and_body(row)?;
+                let (seq, state): (Seq, u8) = (row.get(2)?, row.get(3)?);
+                let here = state == crate::row::ALIVE
+                    && filter.is_none_or(|f| stored_matches(f, id, body, &names, now()) == Some(true));
+                let record = if here { Some(decode(id, body, &names, None)?) } else { None };
+                changes.push(FeedChange { seq, id, record });
+                Ok(true)
+            })?;
+            Ok(changes)
+        })
+    }
+
+    /// Whether nothing was ever in here, not even a record deleted since.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn is_empty(&self) -> Result<bool, StoreError> {
+        self.read(|db| {
+            db.query_row("SELECT 1 FROM records LIMIT 1", [], |_| Ok(()))
+                .optional()
+                .map(|row| row.is_none())
+                .map_err(|error| self.sqlite(error))
+        })
+    }
+
+    /// How many changes in the feed behind `after` a peer does not have yet.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn pending(&self, after: Seq, peer_no: u32) -> Result<u64, StoreError> {
+        self.read(|db| {
+            db.prepare_cached("SELECT count(*) FROM records WHERE seq>? AND origin<>?")
+                .and_then(|mut count| count.query_row([clamp(after), i64::from(peer_no)], |row| row.get(0)))
+                .map_err(|error| self.sqlite(error))
+        })
+    }
+
+    /// Makes filters and sorting by a field fast.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn ensure_index(&self, field: &str) -> Result<(), StoreError> {
+        self.commit(|writer| {
+            let no = writer.names.intern_field(&writer.db, field)?;
+            let sql = format!("CREATE INDEX IF NOT EXISTS field_{no} ON records(bz(body,{no})) WHERE state=0");
+            writer.db.execute_batch(&sql).map_err(|error| self.sqlite(error))
+        })
+    }
+
+    fn each(
+        &self,
+        db: &Connection,
+        sql: &str,
+        params: &[SqlParam],
+        mut visit: impl FnMut(&Row<'_>) -> Result<bool, VisitError>,
+    ) -> Result<(), StoreError> {
+        let mut statement = db.prepare_cached(sql).map_err(|error| self.sqlite(error))?;
+        let mut rows = statement.query(params_from_iter(params)).map_err(|error| self.sqlite(error))?;
+        while let Some(row) = rows.next().map_err(|error| self.sqlite(error))? {
+            match visit(row) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(VisitError::Sqlite(error)) => return Err(self.sqlite(error)),
+                Err(VisitError::Store(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What stops the visit of rows.
+enum VisitError {
+    Sqlite(blazedb_sqlite::rusqlite::Error),
+    Store(StoreError),
+}
+
+impl From<blazedb_sqlite::rusqlite::Error> for VisitError {
+    fn from(error: blazedb_sqlite::rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<StoreError> for VisitError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn id_and_body<'r>(row: &'r Row<'_>) -> Result<(RecordId, &'r [u8]), VisitError> {
+    let id = RecordId::from_bytes(row.get(0)?);
+    Ok((id, row.get_ref(1)?.as_blob().unwrap_or_default()))
+}
+
+fn clamp(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn numbers(fields: &[String], names: &NameTable) -> Vec<FieldNo> {
+    fields.iter().filter_map(|field| names.field_no(field)).collect()
+}
+
+fn decode(id: RecordId, body: &[u8], names: &NameTable, select: Option<&[FieldNo]>) -> Result<Record, StoreError> {
+    let mut record = Record::new(id);
+    for (no, raw) in RecordView::parse(body)?.iter() {
+        if select.is_none_or(|select| select.contains(&no))
+            && let Some(name) = names.field(no)
+        {
+            record.fields.insert(name.to_string(), raw.decode()?);
+        }
+    }
+    Ok(record)
+}
+
+fn select_sql(columns: &str, query: &Query, names: &NameTable) -> (String, Vec<SqlParam>) {
+    let mut sql = format!("SELECT {columns} FROM records WHERE state=0");
+    let mut params = Vec::new();
+    if let Some(filter) = &query.filter {
+        let condition = compile(filter, names, now());
+        sql.push_str(" AND (");
+        sql.push_str(&condition.sql);
+        sql.push(')');
+        params = condition.params;
+    }
+    for (at, order) in query.order_by.iter().enumerate() {
+        sql.push_str(if at == 0 { " ORDER BY " } else { ", " });
+        match (order.field.as_str(), names.field_no(&order.field)) {
+            ("id", _) => sql.push_str("id"),
+            (_, Some(no)) => sql.push_str(&format!("bz(body,{no})")),
+            // A field that no record has sorts nothing.
+            (_, None) => sql.push_str("NULL"),
+        }
+        sql.push_str(if order.descending { " DESC" } else { " ASC" });
+    }
+    if query.limit.is_some() || query.offset > 0 {
+        let limit = query.limit.map_or(-1, clamp);
+        sql.push_str(&format!(" LIMIT {limit} OFFSET {}", clamp(query.offset)));
+    }
+    (sql, params)
+}
