@@ -1,1 +1,3 @@
 //! The SQLite engine.
+
+pub mod sql_filter;
