@@ -2,12 +2,12 @@
 //!
 //! Logic is three-valued in both worlds, but SQL's unknown is not the filter language's: SQL orders numbers before
 //! text before blobs where a filter says that they do not compare. So negation is pushed down to the leaves, and a
-//! condition has two translations: one that SQL finds true exactly where the filter is true ([`Wanted::True`]), and
+//! condition has two translations: one that SQL finds true exactly where the filter is true (`Wanted::True`), and
 //! one that SQL finds true exactly where the filter is false. A third answer need not be told from the others, since
 //! the two are joined by AND and OR alone.
 //!
 //! A field is read by `bz(body,N)`, whose results keep the types apart: numbers are numbers, strings are text, and
-//! everything else is a blob that begins with a byte for its type ([`Kind`]). Comparisons of a field with a scalar
+//! everything else is a blob that begins with a byte for its type (`Kind`). Comparisons of a field with a scalar
 //! become ranges of that expression, which an index on it answers. What has no such form is left to
 //! `blaze_match(body, id, text)`, which evaluates the canonical text and yields 1, 0 or NULL. The whole mapping is in
 //! `docs/spec/filter.md`.

@@ -256,9 +256,14 @@ fn the_longest_filters_run() {
     }]);
     let ors = (0..4_500).map(|nth| format!("a=={nth}")).collect::<Vec<_>>().join("||");
     let ands = (8..4_500).map(|nth| format!("a!={nth}")).collect::<Vec<_>>().join("&&");
+    let nested = (0..62).fold("a".to_owned(), |inner, nth| {
+        let operator = if nth % 2 == 0 { "||" } else { "&&" };
+        format!("({}{operator}{inner})", vec!["a>1"; 60].join(operator))
+    });
     let list = (0..9_000).map(|nth| nth.to_string()).collect::<Vec<_>>().join(",");
     for text in [
         ors,
+        nested,
         ands,
         format!("a in [{list}]"),
         format!("!(a in [8, {}])", &list[16..]),
