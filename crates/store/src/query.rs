@@ -3,8 +3,7 @@
 use blazedb_core::blazebinary::{FieldNo, RecordView};
 use blazedb_core::feed::Seq;
 use blazedb_core::{Filter, Record, RecordId, Value};
-use blazedb_sqlite::rusqlite::types::ToSqlOutput;
-use blazedb_sqlite::rusqlite::{Connection, OptionalExtension, Row, ToSql, params_from_iter};
+use blazedb_sqlite::rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use crate::error::StoreError;
 use crate::functions::{now, stored_matches};
@@ -50,17 +49,6 @@ pub struct FeedChange {
 impl FieldResolver for NameTable {
     fn number(&self, name: &str) -> Option<u32> {
         self.field_no(name)
-    }
-}
-
-impl ToSql for SqlParam {
-    fn to_sql(&self) -> blazedb_sqlite::rusqlite::Result<ToSqlOutput<'_>> {
-        match self {
-            Self::Int(value) => value.to_sql(),
-            Self::Real(value) => value.to_sql(),
-            Self::Text(value) => value.to_sql(),
-            Self::Blob(value) => value.to_sql(),
-        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Invariants of an expression inside a [`Filter`](super::Filter), kept by its parser and builder: `And` and `Or`
 //! have at least two members, none of which is of the same kind; a `Not` holds no `Not`; literals are
-//! [normal](normal_literal). So equal texts up to layout and redundant parentheses are equal expressions.
+//! normal (a counter is its int, a set and a vector are arrays, NaN is null). So texts that
+//! differ in layout and redundant parentheses alone are equal expressions.
 
 use std::collections::BTreeMap;
 
@@ -135,7 +136,7 @@ impl CompareOp {
         }
     }
 
-    /// How it is written. SQL writes it the same, but for `==` (which SQLite takes) and `!=` (likewise).
+    /// How it is written, here and in SQLite.
     #[must_use]
     pub const fn symbol(self) -> &'static str {
         match self {

@@ -14,14 +14,12 @@ use super::ast::{CompareOp, Expr, Function, Operand, Path, Root, normal_literal}
 /// let filter = field("priority").gt(5) & !field("status").eq("archived");
 /// assert_eq!(filter.to_string(), r#"priority > 5 && !(status == "archived")"#);
 /// ```
-#[must_use]
 pub fn field(path: &str) -> Field {
     field_at(path.split('.'))
 }
 
 /// Starts a condition on a field whose name, or a key on the way to it, has a dot in it. Without any segment this is
 /// the field whose name is empty.
-#[must_use]
 pub fn field_at<S: Into<String>>(segments: impl IntoIterator<Item = S>) -> Field {
     let mut segments: Vec<String> = segments.into_iter().map(Into::into).collect();
     if segments.is_empty() {
@@ -124,12 +122,6 @@ impl Filter {
     pub fn or(self, other: Self) -> Self {
         Self { expr: self.expr.or(other.expr) }
     }
-
-    /// Matches where `filter` is false; not where it is unknown.
-    #[must_use]
-    pub fn not(filter: Self) -> Self {
-        Self { expr: filter.expr.negated() }
-    }
 }
 
 impl BitAnd for Filter {
@@ -151,6 +143,7 @@ impl BitOr for Filter {
 impl Not for Filter {
     type Output = Self;
 
+    /// Matches where the filter is false; not where it is unknown.
     fn not(self) -> Self {
         Self { expr: self.expr.negated() }
     }

@@ -9,6 +9,21 @@ use super::token::is_name;
 /// Names that mean something else when they stand alone (or, for `old` and `user`, mean it in access rules).
 const RESERVED: [&str; 8] = ["true", "false", "null", "now", "in", "record", "old", "user"];
 
+/// The length of the canonical text, in bytes.
+pub(super) fn canonical_len(expr: &Expr) -> usize {
+    struct Count(usize);
+    impl fmt::Write for Count {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0 += text.len();
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Counting does not fail.
+    let _ = write!(count, "{expr}");
+    count.0
+}
+
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -51,10 +51,11 @@ pub enum FilterErrorKind {
     /// The result of + or - cannot be held: more than 290,000 years.
     #[error("this time is out of range")]
     TimeOutOfRange,
-    /// The text is longer than [`MAX_FILTER_BYTES`](limits::MAX_FILTER_BYTES).
+    /// The text, or the canonical text of what it says, is longer than
+    /// [`MAX_FILTER_BYTES`](limits::MAX_FILTER_BYTES).
     #[error("the filter has {bytes} bytes, over the limit of {}", limits::MAX_FILTER_BYTES)]
     TooLong {
-        /// Length of the text, in bytes.
+        /// Length, in bytes.
         bytes: usize,
     },
     /// Parentheses, `!`, calls and lists nest deeper than [`MAX_FILTER_DEPTH`](limits::MAX_FILTER_DEPTH), or a

@@ -283,10 +283,6 @@ fn order(left: &Value, right: &Value) -> Option<Ordering> {
 }
 
 /// An integer against a float, exactly: neither is rounded to the type of the other.
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "a whole float within the bounds of i64 converts without loss"
-)]
 fn order_mixed(int: i64, float: f64) -> Option<Ordering> {
     const BOUND: f64 = 9_223_372_036_854_775_808.0;
     if float.is_nan() {

@@ -140,6 +140,8 @@ fn write_list<T>(
 }
 
 fn write_float(f: &mut fmt::Formatter<'_>, value: f64) -> fmt::Result {
+    // Negative zero equals zero, and equal filters have equal texts.
+    let value = if value == 0.0 { 0.0 } else { value };
     if value.is_finite() { write!(f, "{value:?}") } else { write!(f, "float(\"{value}\")") }
 }
 

@@ -36,7 +36,7 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-use crate::limits::{MAX_DEPTH, MAX_FILTER_DEPTH};
+use crate::limits::{MAX_DEPTH, MAX_FILTER_BYTES, MAX_FILTER_DEPTH};
 use crate::value::{Timestamp, Value};
 
 use self::ast::{CompareOp, Expr, Operand, Root};
@@ -58,7 +58,7 @@ impl Filter {
     /// # Errors
     /// [`FilterError`] with the column, for anything that is not such a filter, `old.x` and `user.x` among it.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
-        parse::parse(text, false).map(|expr| Self { expr })
+        Self::bounded(parse::parse(text, false)?)
     }
 
     /// Parses an access rule, in which `old.x` and `user.{id,teams,roles,claims}` exist too.
@@ -66,7 +66,16 @@ impl Filter {
     /// # Errors
     /// [`FilterError`] with the column, for anything that is not an access rule.
     pub fn parse_rule(text: &str) -> Result<Self, FilterError> {
-        parse::parse(text, true).map(|expr| Self { expr })
+        Self::bounded(parse::parse(text, true)?)
+    }
+
+    /// The canonical text can be longer than what was parsed, and must be accepted wherever it is sent.
+    fn bounded(expr: Expr) -> Result<Self, FilterError> {
+        let bytes = display::canonical_len(&expr);
+        if bytes > MAX_FILTER_BYTES {
+            return Err(FilterErrorKind::TooLong { bytes }.at(1));
+        }
+        Ok(Self { expr })
     }
 
     /// Matches every record (`true`) or none (`false`).
