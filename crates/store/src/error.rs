@@ -14,10 +14,10 @@ pub enum StoreError {
     #[error("{}: wrong password", .0.display())]
     WrongPassword(PathBuf),
     /// The file is encrypted and no password was given, or the other way round.
-    #[error("{}: {1}", .0.display())]
+    #[error("{}: {}", .0.display(), .1)]
     PasswordMismatch(PathBuf, &'static str),
     /// The file is not a BlazeDB database, or its bytes were altered.
-    #[error("{}: damaged or not a BlazeDB database ({1}); restore it from a backup", .0.display())]
+    #[error("{}: damaged or not a BlazeDB database ({}); restore it from a backup", .0.display(), .1)]
     Damaged(PathBuf, String),
     /// The file was written by a newer version.
     #[error("{}: has schema version {found}, this program knows up to {known}: update it", .path.display())]
@@ -30,7 +30,7 @@ pub enum StoreError {
         known: i64,
     },
     /// Another process has the file open.
-    #[error("{}: in use by another process{1}; stop it, or reach the database through it", .0.display())]
+    #[error("{}: in use by another process{}; stop it, or reach the database through it", .0.display(), .1)]
     InUse(PathBuf, String),
     /// There is no file, and none was to be made.
     #[error("{}: no such database", .0.display())]
@@ -84,10 +84,10 @@ pub enum StoreError {
     #[error("deriving the key failed: {0}")]
     Kdf(String),
     /// The operating system refused something.
-    #[error("{}: {1}", .0.display())]
+    #[error("{}: {}", .0.display(), .1)]
     Io(PathBuf, #[source] std::io::Error),
     /// SQLite refused something.
-    #[error("{}: {1}", .0.display())]
+    #[error("{}: {}", .0.display(), .1)]
     Sqlite(PathBuf, #[source] rusqlite::Error),
 }
 

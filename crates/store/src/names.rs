@@ -73,10 +73,6 @@ impl NameTable {
         self.writer_nos.get(&writer).copied()
     }
 
-    pub(crate) fn field_names(&self) -> &[Arc<str>] {
-        &self.fields
-    }
-
     /// The number of a field name, given now if it is new.
     pub(crate) fn intern_field(&mut self, db: &Connection, name: &str) -> std::result::Result<FieldNo, StoreError> {
         if let Some(no) = self.field_no(name) {

@@ -30,9 +30,6 @@ pub(crate) struct StoredRow {
     pub(crate) body: Vec<u8>,
 }
 
-/// The columns in the order that [`StoredRow::read`] expects.
-pub(crate) const COLUMNS: &str = "seq, id, state, origin, tx, history, body";
-
 impl StoredRow {
     pub(crate) fn read(row: &Row<'_>) -> Result<Self> {
         Ok(Self {

@@ -27,14 +27,14 @@ use blazedb_sqlite::rusqlite::{self, ToSql};
 const MAX_CHAIN: usize = 8;
 
 /// Knows the numbers of the field names of a database.
-pub trait FieldResolver {
+pub(crate) trait FieldResolver {
     /// The number of a name; `None` if no record has ever had such a field.
     fn number(&self, name: &str) -> Option<u32>;
 }
 
 /// A value to bind to a `?`.
 #[derive(Clone, PartialEq, Debug)]
-pub enum SqlParam {
+pub(crate) enum SqlParam {
     /// An INTEGER.
     Int(i64),
     /// A REAL; never NaN.
@@ -58,7 +58,7 @@ impl ToSql for SqlParam {
 
 /// A condition over a table with the columns `id` and `body`.
 #[derive(Clone, PartialEq, Debug)]
-pub struct SqlCondition {
+pub(crate) struct SqlCondition {
     /// An SQL expression in parentheses, with `?` for each parameter.
     pub sql: String,
     /// The parameters in the order of their `?`.
@@ -70,13 +70,13 @@ pub struct SqlCondition {
 ///
 /// A filter within the limits of [`Filter::check`] stays below SQLite's limits of parameters, text and depth.
 #[must_use]
-pub fn compile(filter: &Filter, resolver: &dyn FieldResolver, now: Timestamp) -> SqlCondition {
+pub(crate) fn compile(filter: &Filter, resolver: &dyn FieldResolver, now: Timestamp) -> SqlCondition {
     compile_for(filter, resolver, now, None)
 }
 
 /// Like [`compile`], with the columns taken from the table (or alias) of that name, which must be an SQL identifier.
 #[must_use]
-pub fn compile_for(
+pub(crate) fn compile_for(
     filter: &Filter,
     resolver: &dyn FieldResolver,
     now: Timestamp,

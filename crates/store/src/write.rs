@@ -10,7 +10,6 @@ use blazedb_core::merge::{Life, RecordState, Tombstone};
 use blazedb_core::{FieldEdit, FieldEdits, Hlc, RecordId, ReplicaId, Stamp, Value};
 
 use crate::error::StoreError;
-use crate::names::NameTable;
 use crate::row::{Place, RowBuffer, StoredRow};
 use crate::store::{Store, Writer};
 
@@ -355,10 +354,4 @@ fn wrong_type(name: &str, content: &Content, problem: &'static str) -> StoreErro
         Content::Set(_) => "set",
     };
     StoreError::WrongType { field: name.to_owned(), found, problem }
-}
-
-/// Used by tests of other modules.
-#[cfg(test)]
-pub(crate) fn names_for_tests(store: &Store) -> NameTable {
-    store.names().clone()
 }
