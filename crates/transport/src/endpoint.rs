@@ -80,7 +80,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let malformed = || EndpointError::Malformed { text: text.to_owned() };
         let uri: Uri = text.trim().parse().map_err(|_| malformed())?;
-        let tls = match uri.scheme_str() {
+        let tls = match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
             Some("ws") => false,
             Some("wss") => true,
             Some(_) | None => return Err(EndpointError::Scheme { text: text.to_owned() }),

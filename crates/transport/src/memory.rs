@@ -64,13 +64,9 @@ impl MemorySender {
         let frame = join(parts)?;
         let bytes = frame.len();
         let needed = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.capacity);
-        let slot = self.queue.reserve();
-        let (slot, room) = tokio::try_join!(async { slot.await.map_err(|_| SendError::Closed) }, async {
-            tokio::select! {
-                room = self.room.clone().acquire_many_owned(needed) => room.map_err(|_| SendError::Closed),
-                () = self.queue.closed() => Err(SendError::Closed),
-            }
-        },)?;
+        // A receiver that goes away drops what waits for it, which makes room: neither wait outlives it.
+        let room = self.room.clone().acquire_many_owned(needed).await.map_err(|_| SendError::Closed)?;
+        let slot = self.queue.reserve().await.map_err(|_| SendError::Closed)?;
         slot.send((frame, room));
         self.counters.sent(bytes);
         Ok(())

@@ -344,7 +344,11 @@ fn builder<'a>(identity: &'a Identity, prologue: &'a Prologue) -> Result<Builder
 
 fn write(state: &mut HandshakeState, payload: &[u8]) -> Result<Vec<u8>, HandshakeError> {
     let mut message = vec![0; MAX_HANDSHAKE_BYTES];
-    let length = state.write_message(payload, &mut message).map_err(HandshakeError::Local)?;
+    let length = state.write_message(payload, &mut message).map_err(|error| match error {
+        // This node's scalars are valid, so it is the peer's point that is not.
+        snow::Error::Dh => HandshakeError::Malformed,
+        other => HandshakeError::Local(other),
+    })?;
     message.truncate(length);
     Ok(message)
 }
