@@ -27,6 +27,6 @@ pub use counters::{LinkCounters, LinkTotals};
 pub use endpoint::{Endpoint, EndpointError};
 pub use fingerprint::{Fingerprint, FingerprintError, PublicKey};
 pub use frames::{Connection, FrameReceiver, FrameSender, ReceiveError, SendError, WebSocketFault};
-pub use identity::{Identity, IdentityError};
+pub use identity::{Identity, IdentityDamage, IdentityError};
 pub use names::NameError;
-pub use pins::{Acquaintance, KnownNodes, PinError, PinPolicy};
+pub use pins::{Acquaintance, KnownNodes, LineProblem, PinError, PinPolicy};

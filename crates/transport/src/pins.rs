@@ -4,6 +4,7 @@
 //! [`KnownNodes::forget`]; lines that this module did not write (comments) survive its writes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -134,9 +135,9 @@ impl KnownNodes {
             // Another process may have met the node since.
             let (text, current) = load(path)?;
             *pins = current;
-            if !pins.contains_key(&url) {
+            if let Entry::Vacant(place) = pins.entry(url.clone()) {
                 save(path, &append(&text, &url, found))?;
-                pins.insert(url, found);
+                place.insert(found);
                 return Ok(Acquaintance::FirstContact);
             }
         }

@@ -5,12 +5,12 @@
 //! after it was sent or received. A frame that was begun is sent to its end before another begins.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use blazedb_core::limits::{MAX_HELLO_BYTES, MAX_MESSAGE_BYTES};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, StreamExt};
-use std::pin::Pin;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
@@ -25,7 +25,7 @@ use crate::noise::{Opener, Sealer, SecureChannel, sealed_len};
 use crate::socket::{Admission, Socket};
 
 /// Longest WebSocket frame that is sent, in bytes. Longer ones are accepted: a proxy may join them.
-pub(crate) const FRAGMENT_BYTES: usize = 16 << 10;
+pub(crate) const FRAGMENT_BYTES: usize = 8 << 10;
 /// Each read asks the system for this many bytes; also what an idle connection keeps for reading.
 const READ_BUFFER_BYTES: usize = 4 << 10;
 /// Small frames are collected up to this many bytes before they are written.

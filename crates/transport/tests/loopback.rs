@@ -166,7 +166,8 @@ async fn the_first_contact_pins() {
     let pins = PinPolicy::FirstUse(nodes.clone());
     for _ in 0..2 {
         let (device, accepted) = tokio::join!(dial(&hub, "bugs", &pins), hub.accept());
-        (device.unwrap(), accepted.unwrap());
+        device.unwrap();
+        accepted.unwrap();
     }
     assert_eq!(nodes.get(&hub.endpoint()), Some(hub.identity.fingerprint()));
 }
@@ -188,6 +189,31 @@ async fn databases_that_are_not_served_are_named() {
         assert!(matches!(accepted.unwrap_err(), AcceptError::Rejected { status, .. } if status == expected));
     }
     assert!(matches!(dial(&hub, "", &pins).await.unwrap_err(), ConnectError::Name(_)));
+}
+
+/// As a hub does it: each caller in a task of its own.
+#[tokio::test]
+async fn both_sides_run_in_tasks() {
+    let hub = Hub::start().await;
+    let (endpoint, identity, options) = (hub.endpoint(), hub.identity.clone(), hub.options.clone());
+    let serving = tokio::spawn(async move {
+        let (stream, _) = hub.listener.accept().await.unwrap();
+        let served = vec!["bugs".to_owned()];
+        let route = |database: &str| {
+            if served.iter().any(|name| name == database) {
+                Ok(())
+            } else {
+                Err(Reject::not_served(database))
+            }
+        };
+        accept(stream, &identity, &options, route).await.unwrap()
+    });
+    let dialling = tokio::spawn(async move {
+        let device = Identity::generate().unwrap();
+        connect(&endpoint, "bugs", "bugs", &device, &anyone(), &ConnectOptions::default()).await.unwrap()
+    });
+    let (accepted, device) = (serving.await.unwrap(), dialling.await.unwrap());
+    carries_everything(device, accepted.connection).await;
 }
 
 #[tokio::test]
@@ -423,7 +449,6 @@ async fn a_relay_that_changes_the_database_gets_no_channel() {
     let device = Identity::generate().unwrap();
     let (pins, options) = (anyone(), options());
     let dialling = connect(&endpoint, "local", "bugs", &device, &pins, &options);
-    // Boxed so that the device's end closes when it fails, and the hub learns of it.
     let (left, accepted) = tokio::join!(dialling, hub.accept());
     assert!(matches!(left.unwrap_err(), ConnectError::Handshake { .. }));
     assert!(accepted.is_err());
