@@ -198,7 +198,7 @@ async fn both_sides_run_in_tasks() {
     let (endpoint, identity, options) = (hub.endpoint(), hub.identity.clone(), hub.options.clone());
     let serving = tokio::spawn(async move {
         let (stream, _) = hub.listener.accept().await.unwrap();
-        let served = vec!["bugs".to_owned()];
+        let served = ["bugs".to_owned()];
         let route = |database: &str| {
             if served.iter().any(|name| name == database) {
                 Ok(())
