@@ -16,6 +16,12 @@ pub const MAX_FIELD_NAMES: usize = 65_536;
 pub const MAX_FIELD_NAME_BYTES: usize = 255;
 /// Length of a database name, in bytes of UTF-8.
 pub const MAX_DATABASE_NAME_BYTES: usize = 128;
+/// A topology file, in bytes.
+pub const MAX_TOPOLOGY_BYTES: usize = 4 << 20;
+/// Databases of one node.
+pub const MAX_DATABASES: usize = 10_000;
+/// Addresses and further links that one database of a topology file may name, each.
+pub const MAX_LINKS: usize = 1_024;
 /// How deep arrays and maps may nest.
 pub const MAX_DEPTH: usize = 32;
 /// Length of a filter's text, in bytes.

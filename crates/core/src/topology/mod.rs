@@ -1,1 +1,42 @@
-//! Topology specification.
+//! The topology specification: what a node is and what each of its databases wants, as data.
+//!
+//! [`parse`] reads the TOML form (`docs/spec/topology-file.md`) into a [`TopologySpec`]; [`expand`] turns one
+//! database's part into the links it asks for; [`grant`] cuts what a peer asks for to what a database is served
+//! with. Nothing here reads a file, a clock or the environment: the environment and the filter language come in as
+//! arguments of [`parse`].
+//!
+//! Invariant: nothing fails open. An unknown key, pattern, mode or value is an error with its line and column, and
+//! so is a setting that would have no effect.
+
+mod address;
+mod error;
+mod expand;
+mod keyword;
+mod name;
+mod pattern;
+mod policy;
+mod reader;
+mod serve;
+mod spec;
+mod suggest;
+pub mod template;
+mod toml_auth;
+mod toml_database;
+mod toml_file;
+mod toml_sync;
+mod units;
+
+pub use address::{AddressError, Endpoint, ListenAddress};
+pub use error::{Contradiction, FilterTextError, SpecError, SpecErrorKind, ValueError};
+pub use expand::{LinkSpec, LinkTarget, expand, peer_link};
+pub use keyword::{Keyword, UnknownKeyword};
+pub use name::{DatabaseName, DatabaseNameError};
+pub use pattern::{Pattern, PatternKind, StarRole, SyncMode};
+pub use policy::{Compression, EncryptionSpec, FilterText, OnRemoval, PolicySpec};
+pub use serve::{Direction, GrantNotice, Granted, ServeMode, grant};
+pub use spec::{
+    AccessSpec, AuthSpec, DatabaseSpec, Durability, IssuerKey, IssuerSpec, NodeSpec, PasswordSource,
+    SyncSpec, TlsSpec, TopologySpec,
+};
+pub use toml_file::{FilterUse, ParseContext, PasswordRule, parse};
+pub use units::{DurationError, parse_duration};

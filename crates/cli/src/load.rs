@@ -1,0 +1,56 @@
+//! Reading the topology file of a command.
+
+use std::path::Path;
+
+use blazedb_core::topology::{
+    FilterTextError, FilterUse, ParseContext, PasswordRule, SpecErrorKind, TopologySpec, parse,
+};
+
+use crate::output::{CliError, ErrorCode};
+
+/// Reads and checks a topology file; `${NAME}` comes from the process's environment.
+///
+/// # Errors
+/// [`ErrorCode::Config`] if the file is missing, can't be read or is wrong; the message begins with the place.
+pub fn load_topology(
+    file: &Path,
+    passwords: PasswordRule,
+    check_filter: &dyn Fn(&str, FilterUse) -> Result<(), FilterTextError>,
+) -> Result<TopologySpec, CliError> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        CliError::new(ErrorCode::Config, format!("{shown}: {error}"))
+            .with_hint("`blazedb init` writes a topology file; -f FILE or BLAZEDB_FILE names another one")
+    })?;
+    let env = |name: &str| std::env::var(name).ok();
+    parse(&text, &ParseContext { env: &env, check_filter, passwords }).map_err(|error| {
+        let failure = CliError::new(ErrorCode::Config, format!("{shown}:{error}"));
+        match error.kind {
+            SpecErrorKind::EnvMissing(name) => failure.with_hint(format!("export {name}=...")),
+            _ => failure,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_file_is_a_configuration_error_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("t.toml");
+        let load = || load_topology(&file, PasswordRule::Required, &|_, _| Ok(())).unwrap_err();
+        let missing = load();
+        assert_eq!(missing.code, ErrorCode::Config);
+        assert!(missing.hint.unwrap().contains("blazedb init"));
+
+        std::fs::write(&file, "[node]\nnam = 'x'\n").unwrap();
+        let wrong = load();
+        assert_eq!(wrong.code.exit(), 2);
+        assert!(wrong.message.contains("t.toml:2:1: unknown key `nam`"), "{}", wrong.message);
+
+        std::fs::write(&file, "[node]\nname = '${BLAZEDB_TEST_UNSET}'\n").unwrap();
+        assert_eq!(load().hint.unwrap(), "export BLAZEDB_TEST_UNSET=...");
+    }
+}
