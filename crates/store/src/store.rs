@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
 use blazedb_core::feed::Seq;
-use blazedb_core::limits::DEFAULT_DRIFT_LIMIT_MS;
+use blazedb_core::limits::{DEFAULT_DRIFT_LIMIT_MS, READERS_KEPT};
 use blazedb_core::{Clock, Hlc, ReplicaId};
 use blazedb_sqlite::rusqlite::{self, Connection};
 
@@ -94,15 +94,17 @@ pub(crate) struct Writer {
 const SEQ_LEAP: Seq = 1 << 20;
 /// How far ahead the clock is reserved in the file, in milliseconds.
 const CLOCK_RESERVE_MS: u64 = 1_000;
-/// Read connections kept for the next reader.
-const READERS_KEPT: usize = 4;
 
 impl Store {
     /// Opens a database file, and makes it first if there is none.
     ///
     /// # Errors
     /// Every [`StoreError`] that is about a file, its password or its lock.
-    pub fn open(path: impl AsRef<Path>, password: &Password, options: StoreOptions) -> Result<Self, StoreError> {
+    pub fn open(
+        path: impl AsRef<Path>,
+        password: &Password,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let lock = LockFile::acquire(path)?;
         let key = match read_header(path)? {
@@ -380,8 +382,7 @@ fn prepare(path: &Path, db: &Connection) -> Result<ReplicaId, StoreError> {
         schema::create(db, replica).map_err(sqlite)?;
         return Ok(replica);
     }
-    let application: i64 =
-        db.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
+    let application: i64 = db.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
     if application != schema::APPLICATION_ID {
         return Err(StoreError::Damaged(path.to_owned(), "it belongs to another program".to_owned()));
     }

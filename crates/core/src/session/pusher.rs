@@ -6,12 +6,9 @@ use std::sync::Arc;
 use super::{Frame, Output, Outputs, PeerInfo, SessionStatus, SharedPayload, violation};
 use crate::feed::{FeedBatch, Seq, compress};
 use crate::id::RecordId;
-use crate::limits::{BATCH_BYTES, CHECKPOINT_PAUSE_MS, SEND_WINDOW_BYTES};
+use crate::limits::{BATCH_BYTES, CHECKPOINT_PAUSE_MS, SEND_WINDOW_BYTES, WANTED_CHUNK};
 use crate::session::Abort;
 use crate::wire::{Changes, Message, NamesMessage};
-
-/// How many records are asked of the store at once when a reconciliation's outcome is sent.
-const WANTED_CHUNK: usize = 512;
 
 /// Reads the local feed and sends it, as far as the peer keeps up.
 #[derive(Debug)]
@@ -163,7 +160,8 @@ impl Pusher {
     }
 
     fn end_wanted_if_done(&mut self, now_ms: u64, outputs: &mut Outputs) {
-        if self.wanted.is_empty() && !self.reading
+        if self.wanted.is_empty()
+            && !self.reading
             && let Some(snapshot) = self.snapshot.take()
         {
             self.sent = snapshot;
@@ -190,13 +188,8 @@ impl Pusher {
     }
 
     fn tell(&mut self, has: Seq, outputs: &mut Outputs) {
-        let changes = Changes {
-            upto: Some(self.sent),
-            head: self.head,
-            has,
-            compressed: false,
-            data: Vec::new(),
-        };
+        let changes =
+            Changes { upto: Some(self.sent), head: self.head, has, compressed: false, data: Vec::new() };
         self.sent_message(0, Some(self.sent));
         outputs.push_back(Output::Send(Frame { head: changes.encode_head(), shared: None }));
     }

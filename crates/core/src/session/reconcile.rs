@@ -12,9 +12,9 @@ use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use super::{Abort, Frame, Output, Outputs, violation};
 use crate::feed::Seq;
 use crate::id::RecordId;
-use crate::limits::{MAX_WANTED, RECONCILE_FRAME_BYTES};
+use crate::limits::{MAX_WANTED, RECONCILE_FRAME_BYTES, SKETCH_LEN};
 use crate::version::Hash;
-use crate::wire::{Message, SKETCH_LEN};
+use crate::wire::Message;
 
 /// One record in a set to compare.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
