@@ -46,7 +46,7 @@ pub fn history<'n>(id: RecordId, state: &RecordState, name: impl Fn(u32) -> &'n 
 
 /// The content hash of a record that is alive; `fields` in any order.
 #[must_use]
-pub fn content<'n>(id: RecordId, mut fields: Vec<(&'n str, &[u8], u8)>, mergeable: &[&Content]) -> Hash {
+pub fn content(id: RecordId, mut fields: Vec<(&str, &[u8], u8)>, mergeable: &[&Content]) -> Hash {
     fields.sort_unstable_by_key(|(name, ..)| *name);
     let mut hasher = Sha256::new_with_prefix([b'c']);
     hasher.update(id.as_bytes());
