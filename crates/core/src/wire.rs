@@ -15,7 +15,7 @@ use crate::limits::{MAX_FIELD_NAME_BYTES, MAX_FIELD_NAMES, MAX_NOTICE_BYTES, MAX
 pub const PROTOCOL_VERSION: u16 = 1;
 
 /// Which way changes may go, seen from the client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Direction {
     /// The client's changes go to the server.
     pub push: bool,

@@ -104,6 +104,26 @@ impl Store {
         })
     }
 
+    /// [`Store::query`], and the end of the feed at the moment that it saw.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn query_at(&self, query: &Query, mut visit: impl FnMut(Record) -> bool) -> Result<Seq, StoreError> {
+        let head = self.head();
+        self.read(|db| {
+            let names = self.names().clone();
+            let (sql, params) = select_sql("id, body", query, &names);
+            self.each(db, &sql, &params, |row| {
+                let (id, body) = id_and_body(row)?;
+                Ok(visit(decode(id, body, &names, None)?))
+            })?;
+            let last: Option<Seq> = db
+                .query_row("SELECT max(seq) FROM records", [], |row| row.get(0))
+                .map_err(|error| self.sqlite(error))?;
+            Ok(last.unwrap_or(0).max(head))
+        })
+    }
+
     /// How many records match.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a grant never holds a direction that was not asked for, nor one that the serve mode forbids.
 
+pub use crate::wire::Direction;
 use std::fmt;
 
 use super::keyword::keyword;
@@ -18,15 +19,6 @@ keyword! {
         /// Clients only write.
         Aggregate = "aggregate",
     }
-}
-
-/// Which ways changes travel, seen from the side that connects.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Direction {
-    /// Its changes go to the serving node.
-    pub push: bool,
-    /// The serving node's changes come to it.
-    pub pull: bool,
 }
 
 /// What a serving node allows a session.
