@@ -281,7 +281,9 @@ impl Message {
             tag::ACK => Self::Ack(reader.read_varint()?),
             tag::PING => Self::Ping,
             tag::PONG => Self::Pong,
-            tag::SKETCH => Self::Sketch { content: read_sketch(&mut reader)?, history: read_sketch(&mut reader)? },
+            tag::SKETCH => {
+                Self::Sketch { content: read_sketch(&mut reader)?, history: read_sketch(&mut reader)? }
+            }
             tag::COMPARE_BY => Self::CompareBy { content: read_bool(&mut reader)? },
             tag::RECONCILE => Self::Reconcile(reader.read_bytes(reader.remaining())?.to_vec()),
             tag::WANT => decode_want(&mut reader)?,
@@ -467,3 +469,8 @@ fn read_text(reader: &mut Reader<'_>, limit: usize) -> Result<String, DecodeErro
     let bytes = reader.read_bytes(len)?;
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DecodeError::NotUtf8)
 }
+
+#[cfg(test)]
+pub(crate) mod strategies;
+#[cfg(test)]
+mod tests;
