@@ -54,6 +54,8 @@ pub const DEFAULT_DRIFT_LIMIT_MS: u64 = 5 * 60 * 1_000;
 pub const BATCH_BYTES: usize = 256 << 10;
 /// Changes sent and not yet acknowledged as durable, in bytes, per session and direction.
 pub const SEND_WINDOW_BYTES: usize = 2 << 20;
+/// What a message of changes counts for in that window beside its changes, in bytes: so even empty ones are bounded.
+pub const MESSAGE_COST_BYTES: usize = 64;
 /// Ids asked for in one message after a reconciliation.
 pub const MAX_WANTED: usize = 16_384;
 /// Records asked of the store at once when the outcome of a reconciliation is sent.
