@@ -181,21 +181,17 @@ impl RecordState {
     }
 
     fn drop_below_floor(&mut self, incoming: &Life, report: &mut MergeReport) {
-        let Some(floor) = self.life.floor() else { return };
-        let dead = self.life.dead.filter(|_| !self.life.is_alive());
-        let news = dead.filter(|dead| incoming.dead == Some(*dead));
+        let life = self.life;
+        let Some(floor) = life.floor() else { return };
+        // A delete wins over every update of its incarnation, also over those that stay here, unseen.
+        let deleted = !life.is_alive() && incoming.dead == life.dead;
         let mut kept = Vec::with_capacity(self.cells.len());
         for (field, cell) in self.cells.drain(..) {
-            // A delete wins over every update of its incarnation: what its replica had not seen is a conflict.
-            if let Some(dead) = news
-                && dead.seen < Some(cell.stamp)
-                && dead.stamp.writer != cell.stamp.writer
-                && cell.content != Content::Absent
-            {
-                let (winner, kind) = (dead.stamp, ConflictKind::Deleted);
-                report.displaced.push(Displaced { field, cell: cell.clone(), winner, kind });
+            let survives = cell.survives(floor);
+            if deleted || !survives {
+                note_displaced(field, &cell, life, report);
             }
-            if cell.survives(floor) {
+            if survives {
                 kept.push((field, cell));
             } else {
                 report.changed = true;
@@ -205,17 +201,18 @@ impl RecordState {
     }
 
     fn merge_cells(&mut self, incoming: Self, seq: u64, report: &mut MergeReport) {
-        let floor = self.life.floor();
-        let dead = self.life.dead.filter(|_| !self.life.is_alive());
+        let (life, floor) = (self.life, self.life.floor());
         for (field, theirs) in incoming.cells {
             if floor.is_some_and(|floor| !theirs.survives(floor)) {
                 report.differs_from_incoming = true;
-                note_deleted(field, &theirs, dead, report);
+                note_displaced(field, &theirs, life, report);
                 continue;
             }
             match self.cells.binary_search_by_key(&field, |(no, _)| *no) {
                 Err(at) => {
-                    note_deleted(field, &theirs, dead, report);
+                    if !life.is_alive() {
+                        note_displaced(field, &theirs, life, report);
+                    }
                     self.cells.insert(at, (field, Cell { seq, ..theirs }));
                     report.changed = true;
                 }
@@ -229,15 +226,17 @@ impl RecordState {
     }
 }
 
-/// An update that reaches a record deleted without having seen it.
-fn note_deleted(field: FieldNo, cell: &Cell, dead: Option<Tombstone>, report: &mut MergeReport) {
-    if let Some(dead) = dead
-        && dead.seen < Some(cell.stamp)
-        && dead.stamp.writer != cell.stamp.writer
-        && cell.content != Content::Absent
-    {
-        let (cell, winner) = (cell.clone(), dead.stamp);
-        report.displaced.push(Displaced { field, cell, winner, kind: ConflictKind::Deleted });
+/// A write that gives way to a deletion, or to an insert after it, whose replica had not seen it.
+fn note_displaced(field: FieldNo, cell: &Cell, life: Life, report: &mut MergeReport) {
+    let Some(dead) = life.dead.filter(|_| cell.content != Content::Absent) else { return };
+    let after_it = cell.stamp > dead.stamp;
+    let unseen = after_it || (dead.seen < Some(cell.stamp) && dead.stamp.writer != cell.stamp.writer);
+    let (winner, kind) = match life.born {
+        Some(born) if life.is_alive() && after_it => (born, ConflictKind::Outlived),
+        _ => (dead.stamp, ConflictKind::Deleted),
+    };
+    if unseen {
+        report.displaced.push(Displaced { field, cell: cell.clone(), winner, kind });
     }
 }
 

@@ -140,13 +140,14 @@ impl Ledger {
     }
 
     fn field_accounts_for(&self, op: &Op, field: &str, record: Option<&Record>) -> bool {
-        if let Some(by) = shown(record, field).and_then(|number| self.op(number)) {
-            return by.stamp >= op.stamp;
+        let by = shown(record, field).and_then(|number| self.op(number));
+        if by.is_some_and(|by| by.stamp >= op.stamp) {
+            return true;
         }
         self.of_subject(op.subject).any(|other| {
             let hides = match &other.kind {
                 Kind::Delete(_) => true,
-                Kind::Unset(removed) => record.is_some() && *removed == field,
+                Kind::Unset(removed) => by.is_none() && *removed == field,
                 _ => false,
             };
             hides && other.stamp >= op.stamp

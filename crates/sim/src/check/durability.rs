@@ -45,7 +45,7 @@ fn check_numbers(world: &mut World, node: usize, numbers: &[i64]) -> Result<(), 
     for number in numbers {
         let Some(op) = world.ledger.op(*number).cloned() else { continue };
         if missing(world, &store, &op)? {
-            world.ledger.note_conflicts(&store)?;
+            note_conflicts(world)?;
             if missing(world, &store, &op)? {
                 return Err(failure(world, node, &store, &op));
             }
@@ -56,11 +56,7 @@ fn check_numbers(world: &mut World, node: usize, numbers: &[i64]) -> Result<(), 
 
 /// Once everything is quiet: nothing that a node should know of is missing anywhere.
 pub(crate) fn check(world: &mut World) -> Result<(), Failure> {
-    for node in &world.nodes {
-        if let Some(store) = &node.store {
-            world.ledger.note_conflicts(store)?;
-        }
-    }
+    note_conflicts(world)?;
     for (index, node) in world.nodes.iter().enumerate() {
         let Some(store) = &node.store else { continue };
         for op in expected_at(world, index).filter(|op| !op.doubtful) {
@@ -68,6 +64,14 @@ pub(crate) fn check(world: &mut World) -> Result<(), Failure> {
                 return Err(failure(world, index, store, op));
             }
         }
+    }
+    Ok(())
+}
+
+/// A write that lost is in the log of the node where it did.
+fn note_conflicts(world: &mut World) -> Result<(), Failure> {
+    for store in world.nodes.iter().filter_map(|node| node.store.as_ref()) {
+        world.ledger.note_conflicts(store)?;
     }
     Ok(())
 }
