@@ -343,3 +343,36 @@ fn core_keeps_the_thresholds_of_the_workspace() {
     }
     assert!(core.contains_key("disallowed-methods"));
 }
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let root = root();
+    let mut dirs = vec![root.join("docs")];
+    let mut documents = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                documents.push(path);
+            }
+        }
+    }
+    let mut links = 0;
+    let mut broken = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            links += 1;
+            if !document.parent().unwrap().join(target).exists() {
+                broken.push(format!("{}: {target}", document.strip_prefix(&root).unwrap().display()));
+            }
+        }
+    }
+    assert!(links > 10, "the search found {links} links only");
+    assert_clean(&broken, "links that lead nowhere:");
+}

@@ -234,7 +234,9 @@ impl Cell {
         self.replaced = newest_per_writer(self.replaced.iter().chain(&other.replaced).copied());
         if *self == before {
             Joined::Kept
-        } else if self.content == other.content && self.stamp == other.stamp && self.replaced == other.replaced
+        } else if self.content == other.content
+            && self.stamp == other.stamp
+            && self.replaced == other.replaced
         {
             Joined::Adopted
         } else {

@@ -10,7 +10,9 @@
 use std::collections::BTreeMap;
 
 use crate::blazebinary::varint::{Reader, write_varint, write_zigzag};
-use crate::blazebinary::{DecodeError, EncodeError, FieldNo, OwnedValue, RawValue, RecordBuilder, RecordView};
+use crate::blazebinary::{
+    DecodeError, EncodeError, FieldNo, OwnedValue, RawValue, RecordBuilder, RecordView,
+};
 use crate::cell::{Cell, Content, Counter, Set};
 use crate::feed::Seq;
 use crate::id::ReplicaId;
@@ -279,7 +281,12 @@ impl HistoryReader<'_> {
         Ok(tallies)
     }
 
-    fn set(&self, reader: &mut Reader<'_>, base: Option<Stamp>, value: RawValue<'_>) -> Result<Set, DecodeError> {
+    fn set(
+        &self,
+        reader: &mut Reader<'_>,
+        base: Option<Stamp>,
+        value: RawValue<'_>,
+    ) -> Result<Set, DecodeError> {
         let Value::Set(visible) = value.decode()? else { return Err(DecodeError::Mismatch) };
         let mut elements = BTreeMap::new();
         for element in visible {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blazedb::{
-    Database, FieldEdit, Identity, LinkId, LinkState, Password, RecordId, RemoteNode, SyncMode, SyncPolicy, Topology,
-    Value, record,
+    Database, FieldEdit, Identity, LinkId, LinkState, Password, RecordId, RemoteNode, SyncMode, SyncPolicy,
+    Topology, Value, record,
 };
 use blazedb_core::topology::ServeMode;
 use blazedb_hub::{Listener, ListenerOptions, Served};
@@ -186,13 +186,14 @@ async fn a_restart_resumes_and_two_that_never_met_move_only_the_difference() {
         .map(|n| {
             let mut random = [0; 10];
             random[..4].copy_from_slice(&n.to_be_bytes());
-            (RecordId::v7(1_700_000_000_000 + u64::from(n), random), record! { "n" => n, "text" => "x".repeat(200) })
+            (
+                RecordId::v7(1_700_000_000_000 + u64::from(n), random),
+                record! { "n" => n, "text" => "x".repeat(200) },
+            )
         })
         .collect();
     let fill = |database: &Database| {
-        database
-            .transaction(|tx| rows.iter().try_for_each(|(id, fields)| tx.insert(*id, fields)))
-            .unwrap();
+        database.transaction(|tx| rows.iter().try_for_each(|(id, fields)| tx.insert(*id, fields))).unwrap();
     };
     fill(&hub.bugs);
     let device = world.device("a", &hub, SyncMode::Bidirectional).await;

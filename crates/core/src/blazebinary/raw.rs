@@ -119,7 +119,6 @@ impl<'a> RawValue<'a> {
     /// The null value.
     pub const NULL: Self = Self { tag: tag::NULL, payload: &[] };
 
-
     /// Looks at bytes written by [`encode_value`](super::encode_value).
     ///
     /// # Errors

@@ -216,7 +216,9 @@ impl From<DecodeError> for Abort {
         match error {
             DecodeError::Version(found) => {
                 let ours = crate::wire::PROTOCOL_VERSION;
-                let text = format!("protocol version {found} is not spoken here, only {ours}: update the older side");
+                let text = format!(
+                    "protocol version {found} is not spoken here, only {ours}: update the older side"
+                );
                 Self(CloseCode::Version, text)
             }
             other => Self(CloseCode::Protocol, format!("malformed message: {other}")),
@@ -254,7 +256,9 @@ impl Session {
         let result = match input {
             Input::Frame(bytes) => {
                 self.heard_ms = now_ms;
-                Message::decode(&bytes).map_err(Abort::from).and_then(|message| self.on_message(now_ms, message))
+                Message::decode(&bytes)
+                    .map_err(Abort::from)
+                    .and_then(|message| self.on_message(now_ms, message))
             }
             Input::Tick => self.on_tick(now_ms),
             Input::Shutdown => Err(Abort(CloseCode::GoingAway, "the node is stopping".to_owned())),
@@ -382,7 +386,9 @@ impl Session {
     }
 
     fn close_here(&mut self, code: CloseCode, text: String) {
-        if !matches!(self.state, State::Closed) || !self.outputs.iter().any(|o| matches!(o, Output::Closed(_))) {
+        if !matches!(self.state, State::Closed)
+            || !self.outputs.iter().any(|o| matches!(o, Output::Closed(_)))
+        {
             self.send(&Message::Close(code, text.clone()));
             self.state = State::Closed;
             self.outputs.push_back(Output::Closed(Closed::Here(code, text)));
@@ -457,9 +463,9 @@ impl Running {
     }
 
     fn puller(&mut self) -> Result<&mut Puller, Abort> {
-        self.puller.as_mut().ok_or_else(|| {
-            Abort(CloseCode::Refused, "changes are not accepted in this direction".to_owned())
-        })
+        self.puller
+            .as_mut()
+            .ok_or_else(|| Abort(CloseCode::Refused, "changes are not accepted in this direction".to_owned()))
     }
 
     /// How far the peer's feed is durable here.
@@ -469,7 +475,9 @@ impl Running {
 
     /// Hands the outcome of a finished comparison to the pusher.
     fn after_reconciliation(&mut self, now_ms: u64, outputs: &mut Outputs) {
-        let Some(outcome) = self.reconciliation.as_mut().and_then(Reconciliation::take_outcome) else { return };
+        let Some(outcome) = self.reconciliation.as_mut().and_then(Reconciliation::take_outcome) else {
+            return;
+        };
         self.reconciliation = None;
         if let Some(pusher) = &mut self.pusher {
             pusher.start_with(now_ms, outcome.to_send, outcome.snapshot, outputs);

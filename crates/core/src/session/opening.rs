@@ -106,10 +106,8 @@ impl ClientOpening {
             notice: welcome.notice.clone(),
             reconcile: welcome.reconcile,
         };
-        let info = PeerInfo {
-            peer_no: peer.peer_no,
-            compression: welcome.compression && self.local.compression,
-        };
+        let info =
+            PeerInfo { peer_no: peer.peer_no, compression: welcome.compression && self.local.compression };
         let pull = welcome.direction.pull.then(|| Puller::new(checkpoint.unwrap_or(0), welcome.head));
         let push = welcome.direction.push.then(|| Pusher::new(info, welcome.push_after, self.local.head));
         Ok(start(opened, push, pull, Side::Client, outputs))
@@ -163,8 +161,7 @@ impl ServerOpening {
         let push_after = peer.checkpoint.filter(|seq| *seq <= hello.head);
         // Without a checkpoint a feed is sent from its start, unless both sides may hold much of it already.
         let lost = |wanted: bool, checkpoint: Option<Seq>| wanted && checkpoint.is_none() && !either_empty;
-        let reconcile =
-            direction.pull && (lost(true, pull_after) || lost(direction.push, push_after));
+        let reconcile = direction.pull && (lost(true, pull_after) || lost(direction.push, push_after));
         let compression = admission.compression && hello.compression;
         let welcome = Welcome {
             replica: admission.replica,
@@ -176,8 +173,7 @@ impl ServerOpening {
             reconcile,
             now_ms: admission.now_ms,
         };
-        let opened =
-            Opened { replica: hello.replica, direction, notice: welcome.notice.clone(), reconcile };
+        let opened = Opened { replica: hello.replica, direction, notice: welcome.notice.clone(), reconcile };
         let pull = direction.push.then(|| Puller::new(welcome.push_after, hello.head));
         let info = PeerInfo { peer_no: peer.peer_no, compression };
         let push = direction.pull.then(|| Pusher::new(info, pull_after.unwrap_or(0), admission.head));

@@ -52,7 +52,8 @@ impl Puller {
         }
         let size = changes.data.len();
         let data = if changes.compressed {
-            decompress(&changes.data, MAX_MESSAGE_BYTES).ok_or_else(|| violation("damaged compressed data"))?
+            decompress(&changes.data, MAX_MESSAGE_BYTES)
+                .ok_or_else(|| violation("damaged compressed data"))?
         } else {
             changes.data
         };
