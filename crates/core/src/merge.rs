@@ -42,7 +42,8 @@ impl Life {
     }
 
     /// Cells with a stamp below this are from before the incarnation's last deletion or rebirth.
-    fn floor(&self) -> Option<Stamp> {
+    #[must_use]
+    pub fn floor(&self) -> Option<Stamp> {
         self.dead.map(|dead| self.born.map_or(dead.stamp, |born| born.max(dead.stamp)))
     }
 

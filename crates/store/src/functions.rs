@@ -15,7 +15,7 @@ use blazedb_sqlite::rusqlite::{Connection, Error, Result};
 use crate::names::NameTable;
 
 /// Names shared by all connections of a file.
-pub(crate) type SharedNames = Arc<RwLock<NameTable>>;
+pub(crate) type SharedNames = Arc<RwLock<Arc<NameTable>>>;
 
 /// Adds the functions to a connection.
 pub(crate) fn register(db: &Connection, names: &SharedNames) -> Result<()> {
@@ -92,7 +92,7 @@ fn matches(ctx: &Context<'_>, names: &SharedNames) -> Result<Option<bool>> {
     })?;
     let ValueRef::Blob(body) = ctx.get_raw(0) else { return Ok(None) };
     let id = RecordId::from_bytes(ctx.get(1)?);
-    let names = names.read().map_err(|_| Error::InvalidQuery)?;
+    let names = Arc::clone(&*names.read().map_err(|_| Error::InvalidQuery)?);
     Ok(stored_matches(&filter, id, body, &names, now()))
 }
 

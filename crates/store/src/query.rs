@@ -94,7 +94,7 @@ impl Store {
     /// If the file can't be read.
     pub fn query(&self, query: &Query, mut visit: impl FnMut(Record) -> bool) -> Result<(), StoreError> {
         self.read(|db| {
-            let names = self.names().clone();
+            let names = self.names();
             let (sql, params) = select_sql("id, body", query, &names);
             let select = query.select.as_deref().map(|fields| numbers(fields, &names));
             self.each(db, &sql, &params, |row| {
@@ -130,7 +130,7 @@ impl Store {
     /// If the file can't be read.
     pub fn count(&self, filter: Option<&Filter>) -> Result<u64, StoreError> {
         self.read(|db| {
-            let names = self.names().clone();
+            let names = self.names();
             let query = Query { filter: filter.cloned(), ..Query::default() };
             let (sql, params) = select_sql("count(*)", &query, &names);
             db.prepare_cached(&sql)
@@ -145,7 +145,7 @@ impl Store {
     /// If the file can't be read.
     pub fn export(&self, mut visit: impl FnMut(Record) -> bool) -> Result<(), StoreError> {
         self.read(|db| {
-            let names = self.names().clone();
+            let names = self.names();
             let sql = "SELECT id, body FROM records WHERE state=0 ORDER BY id";
             self.each(db, sql, &[], |row| {
                 let (id, body) = id_and_body(row)?;
@@ -165,7 +165,7 @@ impl Store {
         filter: Option<&Filter>,
     ) -> Result<Vec<FeedChange>, StoreError> {
         self.read(|db| {
-            let names = self.names().clone();
+            let names = self.names();
             let sql = "SELECT id, body, seq, state FROM records WHERE seq>? ORDER BY seq LIMIT ?";
             let params = [SqlParam::Int(clamp(after)), SqlParam::Int(clamp(limit as u64))];
             let mut changes = Vec::new();
@@ -264,7 +264,8 @@ fn id_and_body<'r>(row: &'r Row<'_>) -> Result<(RecordId, &'r [u8]), VisitError>
     Ok((id, row.get_ref(1)?.as_blob().unwrap_or_default()))
 }
 
-fn clamp(value: u64) -> i64 {
+/// As SQLite counts.
+pub(crate) fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 

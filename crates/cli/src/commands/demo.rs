@@ -20,5 +20,6 @@ pub struct DemoArgs {
 /// # Errors
 /// If a node can't be started, or the databases do not end up equal.
 pub fn run(args: &DemoArgs, output: &mut Output) -> Result<(), CliError> {
-    crate::runtime::block_on(demo::run(args.seconds.map(Duration::from_secs), output))
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| CliError::io("runtime", &error))?;
+    runtime.block_on(demo::run(args.seconds.map(Duration::from_secs), output))
 }
