@@ -119,8 +119,14 @@ impl Summary {
         output.line(format_args!("edits     {}", self.edits))?;
         output.line(format_args!("synced    {}", self.synced))?;
         output.line(format_args!("converged {yes_no} ({settled_ms} ms after the last edit)"))?;
-        output.line(format_args!("lag       p50 {p50:.1} ms, p99 {p99:.1} ms (laptop to tablet, through the hub)"))?;
-        output.line(format_args!("carried   {} KiB, {} conflicts kept on the hub", self.bytes >> 10, self.conflicts))?;
+        output.line(format_args!(
+            "lag       p50 {p50:.1} ms, p99 {p99:.1} ms (laptop to tablet, through the hub)"
+        ))?;
+        output.line(format_args!(
+            "carried   {} KiB, {} conflicts kept on the hub",
+            self.bytes >> 10,
+            self.conflicts
+        ))?;
         for (name, count) in &self.databases {
             output.line(format_args!("hub       {name}: {count} records"))?;
         }

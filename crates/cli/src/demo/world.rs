@@ -13,8 +13,12 @@ use crate::load::load_topology;
 use crate::output::{CliError, ErrorCode};
 
 /// The devices: name, and how each takes part in `bugs`.
-const DEVICES: [(&str, &str); 4] =
-    [("laptop", "bidirectional"), ("phone", "bidirectional"), ("tablet", "bidirectional"), ("kiosk", "read-only")];
+const DEVICES: [(&str, &str); 4] = [
+    ("laptop", "bidirectional"),
+    ("phone", "bidirectional"),
+    ("tablet", "bidirectional"),
+    ("kiosk", "read-only"),
+];
 
 /// The device that comes and goes.
 const TRAVELLER: &str = "phone";
@@ -111,7 +115,10 @@ impl World {
         for device in &self.devices {
             let links = device.links();
             let of = |name: &str| {
-                links.iter().find(|link| link.database == name).map_or("local-only", |link| link.mode.as_str())
+                links
+                    .iter()
+                    .find(|link| link.database == name)
+                    .map_or("local-only", |link| link.mode.as_str())
             };
             lines.push(format!(
                 "{:<9} bugs {}, users {}, metrics {}, drafts {}",
@@ -128,7 +135,9 @@ impl World {
     /// Takes the travelling device offline, or back online; it is edited while it is away.
     pub(crate) async fn toggle_outage(&mut self) -> Result<(), CliError> {
         let file = self.file(TRAVELLER);
-        let Some(device) = self.devices.iter_mut().find(|device| device.name == TRAVELLER) else { return Ok(()) };
+        let Some(device) = self.devices.iter_mut().find(|device| device.name == TRAVELLER) else {
+            return Ok(());
+        };
         if let Some(node) = device.node.take() {
             node.shutdown().await;
         }
@@ -235,7 +244,8 @@ async fn open(file: &Path, mode: OpenMode) -> Result<Node, CliError> {
 
 fn address_of(hub: &Node) -> Result<SocketAddr, CliError> {
     let listener = hub.listener();
-    let listener = listener.ok_or_else(|| CliError::new(ErrorCode::Failed, "the hub of the demo does not listen"))?;
+    let listener =
+        listener.ok_or_else(|| CliError::new(ErrorCode::Failed, "the hub of the demo does not listen"))?;
     Ok(listener.address())
 }
 
