@@ -236,7 +236,7 @@ fn history_hash(state: &RecordState) -> version::Hash {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
     fn merging_is_commutative_associative_and_idempotent(script in script(), picks: [prop::sample::Index; 3]) {
