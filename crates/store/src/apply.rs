@@ -118,6 +118,9 @@ fn check_entry(
     let head = histories.head(&mut reader)?;
     if head.uniform {
         reader.finish()?;
+        if !body.is_empty() && RecordView::parse(body)?.iter().any(|(_, value)| value.is_mergeable()) {
+            return Err(DecodeError::Mismatch);
+        }
         return Ok(head.life.newest().map_or(Hlc::default(), |stamp| stamp.time));
     }
     let mut reader = Reader::new(history);

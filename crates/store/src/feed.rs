@@ -11,13 +11,15 @@ use blazedb_core::blazebinary::{FieldNo, RecordBuilder, RecordView};
 use blazedb_core::feed::{FeedBatch, FeedEntry, Names, Seq};
 use blazedb_core::history::{HistoryWriter, encode_body};
 use blazedb_core::{RecordId, ReplicaId};
-use blazedb_sqlite::rusqlite::Connection;
+use blazedb_sqlite::rusqlite::{Connection, params};
 
 use crate::error::StoreError;
 use crate::names::NameTable;
-use crate::query::clamp;
 use crate::row::{StoredRow, writers_of};
 use crate::store::Store;
+
+/// Rows read between two looks at the size of the batch.
+const ROWS: usize = 1_024;
 
 impl Store {
     /// The feed behind `after`: whole transactions, until they pass `max_bytes`.
@@ -30,6 +32,7 @@ impl Store {
         // Taken before the snapshot: whatever is not in it lies behind this.
         let head = self.head();
         self.read(|db| {
+            // Names are never fewer than what the rows of this snapshot use.
             let names = self.names();
             let mut encoder = Encoder::new(&names, after);
             let (last, at_end) = self.read_entries(db, &mut encoder, after, max_bytes)?;
@@ -47,9 +50,7 @@ impl Store {
             let names = self.names();
             let mut encoder = Encoder::new(&names, 0);
             for id in ids {
-                if let Some(mut row) = StoredRow::find(db, *id).map_err(|error| self.sqlite(error))? {
-                    // The peer asks because it lacks the record, even if it is where the record came from.
-                    row.origin = 0;
+                if let Some(row) = StoredRow::find(db, *id).map_err(|error| self.sqlite(error))? {
                     encoder.push(&row, true)?;
                 }
             }
@@ -65,24 +66,31 @@ impl Store {
         after: Seq,
         max_bytes: usize,
     ) -> Result<(Seq, bool), StoreError> {
-        let sql = "SELECT seq, id, state, origin, tx, history, body FROM records WHERE seq>? ORDER BY seq";
+        let sql =
+            "SELECT seq, id, state, origin, tx, history, body FROM records WHERE seq>? ORDER BY seq LIMIT ?";
         let sqlite = |error| self.sqlite(error);
         let mut statement = db.prepare_cached(sql).map_err(sqlite)?;
         let mut last = after;
         let mut transaction = None;
-        let mut rows = statement.query([clamp(after)]).map_err(sqlite)?;
-        while let Some(row) = rows.next().map_err(sqlite)? {
-            let row = StoredRow::read(row).map_err(sqlite)?;
-            let first = row.seq.saturating_sub(row.tx);
-            let starts = transaction != Some(first);
-            if starts && encoder.batch.data.len() >= max_bytes && last > after {
-                return Ok((last, false));
+        loop {
+            let mut rows = statement.query(params![last, ROWS]).map_err(sqlite)?;
+            let mut seen = 0;
+            while let Some(row) = rows.next().map_err(sqlite)? {
+                seen += 1;
+                let row = StoredRow::read(row).map_err(sqlite)?;
+                let first = row.seq.saturating_sub(row.tx);
+                let starts = transaction != Some(first);
+                if starts && encoder.batch.data.len() >= max_bytes {
+                    return Ok((last, false));
+                }
+                encoder.push(&row, starts)?;
+                transaction = Some(first);
+                last = row.seq;
             }
-            encoder.push(&row, starts)?;
-            transaction = Some(first);
-            last = row.seq;
+            if seen < ROWS {
+                return Ok((last, true));
+            }
         }
-        Ok((last, true))
     }
 }
 
