@@ -19,6 +19,7 @@ use crate::error::{StoreError, from_sqlite};
 use crate::functions::SharedNames;
 use crate::key::{FileKey, HEADER_LEN, Password, is_plaintext};
 use crate::names::NameTable;
+use crate::reached::Reached;
 use crate::row::RowBuffer;
 use crate::schema::{self, meta, set_meta};
 
@@ -69,6 +70,7 @@ pub(crate) struct Inner {
     pub(crate) options: StoreOptions,
     pub(crate) replica: ReplicaId,
     pub(crate) names: SharedNames,
+    pub(crate) reached: Mutex<Reached>,
     head: AtomicU64,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
@@ -129,6 +131,7 @@ impl Store {
             key,
             replica,
             names,
+            reached: Mutex::default(),
             head: AtomicU64::new(writer.next_seq - 1),
             writer: Mutex::new(writer),
             readers: Mutex::default(),
