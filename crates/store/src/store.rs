@@ -394,10 +394,14 @@ pub(crate) fn read_header(path: &Path) -> Result<Option<[u8; HEADER_LEN]>, Store
     if file.metadata().map_err(io)?.len() == 0 {
         return Ok(None);
     }
-    let mut header = [0; HEADER_LEN];
-    match file.read_exact(&mut header) {
-        Ok(()) => Ok(Some(header)),
-        Err(_) => Err(StoreError::Damaged(path.to_owned(), "it is cut off".to_owned())),
+    let cut_off = |_| StoreError::Damaged(path.to_owned(), "it is cut off".to_owned());
+    let (mut header, mut format) = ([0; HEADER_LEN], [0; 8]);
+    file.read_exact(&mut header).map_err(cut_off)?;
+    file.read_exact(&mut format).map_err(cut_off)?;
+    // No key protects these bytes (SQLite file format, section 1.3): page size, versions, reserved, fractions.
+    match format {
+        [_, _, 1 | 2, 1 | 2, _, 64, 32, 32] => Ok(Some(header)),
+        _ => Err(StoreError::Damaged(path.to_owned(), "its header does not hold".to_owned())),
     }
 }
 
