@@ -251,7 +251,8 @@ impl Node {
                     remote = remote.key(key.map_err(|error| NodeError::Key { name: name.clone(), error })?);
                 }
                 if let Some(setting) = unserved_setting(&link.policy) {
-                    let problem = format!("policy: {setting} is not served by this version; nothing was linked");
+                    let problem =
+                        format!("policy: {setting} is not served by this version; nothing was linked");
                     return Err(NodeError::Spec { name: name.clone(), problem });
                 }
                 let compression = link.policy.compression != topology::Compression::Never;
