@@ -102,11 +102,7 @@ impl Store {
     ///
     /// # Errors
     /// Every [`StoreError`] that is about a file, its password or its lock.
-    pub fn open(
-        path: impl AsRef<Path>,
-        password: &Password,
-        options: StoreOptions,
-    ) -> Result<Self, StoreError> {
+    pub fn open(path: impl AsRef<Path>, password: &Password, options: StoreOptions) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let lock = LockFile::acquire(path)?;
         let key = match read_header(path)? {
@@ -384,7 +380,8 @@ fn prepare(path: &Path, db: &Connection) -> Result<ReplicaId, StoreError> {
         schema::create(db, replica).map_err(sqlite)?;
         return Ok(replica);
     }
-    let application: i64 = db.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
+    let application: i64 =
+        db.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
     if application != schema::APPLICATION_ID {
         return Err(StoreError::Damaged(path.to_owned(), "it belongs to another program".to_owned()));
     }

@@ -244,8 +244,7 @@ impl Transaction<'_> {
         }
         let seq = self.writer.take_seq();
         let after = known.life.dead.map(|dead| dead.stamp).or(known.life.after);
-        let mut state =
-            RecordState { life: Life { after, born: Some(self.stamp), dead: None }, ..Default::default() };
+        let mut state = RecordState { life: Life { after, born: Some(self.stamp), dead: None }, ..Default::default() };
         for (name, value) in fields {
             let field = self.writer.names.intern_field(&self.writer.db, name)?;
             let old = known.cell(field).filter(|_| after == known.life.after);
@@ -322,9 +321,7 @@ fn edited(
         FieldEdit::Increment(amount) => {
             let mut counter = match old.map(|cell| &cell.content) {
                 Some(Content::Counter(counter)) => counter.clone(),
-                None | Some(Content::Absent) => {
-                    restarted(old, floor, Counter::default(), |c, base| c.base = base)
-                }
+                None | Some(Content::Absent) => restarted(old, floor, Counter::default(), |c, base| c.base = base),
                 Some(other) => return Err(wrong_type(name, other, "only a counter takes $inc")),
             };
             counter.add(stamp.writer, *amount);
@@ -333,9 +330,7 @@ fn edited(
         FieldEdit::SetEdit { add, remove } => {
             let mut set = match old.map(|cell| &cell.content) {
                 Some(Content::Set(set)) => set.clone(),
-                None | Some(Content::Absent) => {
-                    restarted(old, floor, Set::default(), |s, base| s.base = base)
-                }
+                None | Some(Content::Absent) => restarted(old, floor, Set::default(), |s, base| s.base = base),
                 Some(other) => return Err(wrong_type(name, other, "only a set takes $add and $remove")),
             };
             set.edit(add.iter().map(OwnedValue::from), remove.iter().map(OwnedValue::from), stamp);
@@ -346,9 +341,8 @@ fn edited(
 }
 
 /// A mergeable value where there was none. Over a removed field it starts from the removal, so that it wins
-/// over it; where the field never was, it starts from
-/// the incarnation's floor, so that it is not dropped with what was below: two replicas that start it at once
-/// start the same one.
+/// over it; where the field never was, it starts from the incarnation's floor, so that it is not dropped with
+/// what was below: two replicas that start it at once start the same one.
 fn restarted<T>(
     old: Option<&Cell>,
     floor: Option<Stamp>,
