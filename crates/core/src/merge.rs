@@ -218,7 +218,10 @@ impl RecordState {
 
     fn adopt_new_incarnation(&mut self, incoming: Self, seq: u64, report: &mut MergeReport) {
         let after = incoming.life.after;
-        let old = std::mem::replace(self, Self { life: incoming.life, cells: incoming.cells });
+        let floor = incoming.life.floor();
+        let old = std::mem::replace(self, incoming);
+        // An honest sender has dropped them already.
+        self.cells.retain(|(_, cell)| floor.is_none_or(|floor| cell.survives(floor)));
         for (_, cell) in &mut self.cells {
             cell.seq = seq;
         }

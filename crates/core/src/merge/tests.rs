@@ -509,3 +509,17 @@ fn a_content_hash_does_not_depend_on_the_numbering_of_fields() {
     assert_eq!(here, there);
     assert_ne!(here, version::content(record, vec![("a", &one, 1), ("b", &[], 2)], &[&counters[0]]));
 }
+
+#[test]
+fn a_new_incarnation_comes_without_what_lies_below_its_floor() {
+    let life = Life {
+        after: Some(stamp(5, 0)),
+        born: Some(stamp(6, 0)),
+        dead: Some(Tombstone::new(stamp(9, 0), &RecordState::default())),
+    };
+    let incoming = RecordState { life, cells: vec![(0, cell(stamp(6, 0), 1))] };
+    let mut state = RecordState::default();
+    state.merge(incoming.clone(), 1);
+    assert!(state.cells.is_empty());
+    assert!(!state.merge(incoming, 2).changed);
+}
