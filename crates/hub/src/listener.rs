@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use blazedb::{Admission, Closed, Database, Hello, Identity, Role, SessionContext, SessionReport, run_session};
+use blazedb::{
+    Admission, Closed, Database, Hello, Identity, Role, SessionContext, SessionReport, run_session,
+};
 use blazedb_core::limits::HANDSHAKE_MS;
 use blazedb_core::topology::{ServeMode, grant};
 use blazedb_transport::server::{AcceptOptions, Accepted, Reject, accept};
@@ -230,7 +232,9 @@ fn admit(name: String, served: Served, anonymous: bool) -> blazedb::Admit {
 
 fn decide(name: &str, served: &Served, anonymous: bool, hello: &Hello) -> Result<Admission, String> {
     if !anonymous {
-        return Err(format!("database {name}: a token is needed, and this node accepts none without [auth] issuers"));
+        return Err(format!(
+            "database {name}: a token is needed, and this node accepts none without [auth] issuers"
+        ));
     }
     if !served.public {
         return Err(format!("database {name}: no access rule lets you in"));

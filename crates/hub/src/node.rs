@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blazedb::{
-    Database, DatabaseNode, Durability, Fingerprint, Identity, KnownNodes, LinkId, LinkStatus, Password, RemoteNode,
-    StoreError, StoreOptions, SyncPolicy, Topology, TopologyError,
+    Database, DatabaseNode, Durability, Fingerprint, Identity, KnownNodes, LinkId, LinkStatus, Password,
+    RemoteNode, StoreError, StoreOptions, SyncPolicy, Topology, TopologyError,
 };
 use blazedb_core::topology::{self, DatabaseSpec, LinkTarget, PasswordSource, ServeMode, TopologySpec};
 use blazedb_transport::tls::{TlsError, acceptor_from_files};
@@ -205,14 +205,15 @@ impl Node {
             .filter(|(name, _)| only.is_none_or(|only| only.contains(name)))
             .collect();
         for (name, spec) in wanted {
-            let password = password(&name, &spec.password, base)?;
+            let password = database_password(&name, &spec.password, base)?;
             let path = self.data.join(&spec.file);
             let options = StoreOptions {
                 durability: match spec.durability {
                     topology::Durability::Full => Durability::Full,
                     topology::Durability::Normal => Durability::Normal,
                 },
-                drift_limit_ms: u64::try_from(self.spec.node.clock_drift_limit.as_millis()).unwrap_or(u64::MAX),
+                drift_limit_ms: u64::try_from(self.spec.node.clock_drift_limit.as_millis())
+                    .unwrap_or(u64::MAX),
                 ..StoreOptions::default()
             };
             let indexes = spec.indexes.clone();
@@ -234,7 +235,9 @@ impl Node {
 
     async fn link(&self) -> Result<(), NodeError> {
         for (name, (registered, _)) in &self.databases {
-            let Some((_, spec)) = self.spec.databases.iter().find(|(n, _)| n.as_str() == name) else { continue };
+            let Some((_, spec)) = self.spec.databases.iter().find(|(n, _)| n.as_str() == name) else {
+                continue;
+            };
             let links = topology::expand(spec)
                 .map_err(|problem| NodeError::Spec { name: name.clone(), problem: problem.to_string() })?;
             for link in links {
@@ -249,7 +252,9 @@ impl Node {
                 }
                 let compression = link.policy.compression != topology::Compression::Never;
                 let policy = SyncPolicy::new().mode(link.mode).compression(compression);
-                self.topology.connect_remote(registered, remote, policy.pattern(link.pattern.as_str())).await?;
+                self.topology
+                    .connect_remote(registered, remote, policy.pattern(link.pattern.as_str()))
+                    .await?;
             }
         }
         Ok(())
@@ -267,7 +272,8 @@ impl Node {
             let served = Served { database: database.clone(), serve: spec.serve, public };
             (spec.serve != ServeMode::None).then(|| (name.clone(), served))
         });
-        let options = ListenerOptions { anonymous: self.spec.auth.anonymous, tls, ..ListenerOptions::default() };
+        let options =
+            ListenerOptions { anonymous: self.spec.auth.anonymous, tls, ..ListenerOptions::default() };
         let identity = Arc::clone(self.topology.identity());
         let address = address.to_string();
         let listener = Listener::bind(&address, identity, served.collect(), options)
@@ -278,18 +284,25 @@ impl Node {
     }
 }
 
-fn password(name: &str, source: &PasswordSource, base: &Path) -> Result<Password, NodeError> {
+/// The password of a database, from where its entry says. Files are relative to `base`.
+///
+/// # Errors
+/// [`NodeError::Password`] if it is not there.
+pub fn database_password(name: &str, source: &PasswordSource, base: &Path) -> Result<Password, NodeError> {
     let problem = |problem: String| NodeError::Password { name: name.to_owned(), problem };
     match source {
         PasswordSource::Plaintext => Ok(Password::Plaintext),
-        PasswordSource::Env(variable) => Password::from_env(variable)
-            .map_err(|_| problem(format!("its password is to be in the environment variable {variable}: set it"))),
+        PasswordSource::Env(variable) => Password::from_env(variable).map_err(|_| {
+            problem(format!("its password is to be in the environment variable {variable}: set it"))
+        }),
         PasswordSource::File(file) => {
             let path = base.join(file);
             let text = std::fs::read_to_string(&path)
                 .map_err(|error| problem(format!("its password file {}: {error}", path.display())))?;
             Ok(Password::Secret(text.trim_end_matches(['\r', '\n']).to_owned()))
         }
-        PasswordSource::None => Err(problem("no password: set password_env or password_file, or plaintext = true".to_owned())),
+        PasswordSource::None => {
+            Err(problem("no password: set password_env or password_file, or plaintext = true".to_owned()))
+        }
     }
 }
