@@ -205,7 +205,7 @@ impl Node {
             .filter(|(name, _)| only.is_none_or(|only| only.contains(name)))
             .collect();
         for (name, spec) in wanted {
-            let password = password(&name, &spec.password, base)?;
+            let password = database_password(&name, &spec.password, base)?;
             let path = self.data.join(&spec.file);
             let options = StoreOptions {
                 durability: match spec.durability {
@@ -301,7 +301,11 @@ fn unserved_setting(policy: &topology::PolicySpec) -> Option<&'static str> {
     checks.into_iter().find(|(set, _)| *set).map(|(_, name)| name)
 }
 
-fn password(name: &str, source: &PasswordSource, base: &Path) -> Result<Password, NodeError> {
+/// The password of a database, from where its entry says. Files are relative to `base`.
+///
+/// # Errors
+/// [`NodeError::Password`] if it is not there.
+pub fn database_password(name: &str, source: &PasswordSource, base: &Path) -> Result<Password, NodeError> {
     let problem = |problem: String| NodeError::Password { name: name.to_owned(), problem };
     match source {
         PasswordSource::Plaintext => Ok(Password::Plaintext),

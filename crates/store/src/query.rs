@@ -195,13 +195,13 @@ impl Store {
         })
     }
 
-    /// How many changes in the feed behind `after` a peer does not have yet.
+    /// How many changes in the feed behind `after` a peer does not have yet (0: a peer that was never met).
     ///
     /// # Errors
     /// If the file can't be read.
     pub fn pending(&self, after: Seq, peer_no: u32) -> Result<u64, StoreError> {
         self.read(|db| {
-            db.prepare_cached("SELECT count(*) FROM records WHERE seq>? AND origin<>?")
+            db.prepare_cached("SELECT count(*) FROM records WHERE seq>?1 AND (origin<>?2 OR ?2=0)")
                 .and_then(|mut count| count.query_row([clamp(after), i64::from(peer_no)], |row| row.get(0)))
                 .map_err(|error| self.sqlite(error))
         })
