@@ -48,12 +48,16 @@ pub const MAX_SET_ELEMENTS: usize = 65_536;
 pub const MAX_CELL_WRITERS: usize = 65_536;
 /// Replaced stamps that a cell carries, newest kept: concurrency is exact for up to this many other writers.
 pub const MAX_REPLACED: usize = 8;
+/// Stamps that a deletion carries of what it saw, newest kept: as [`MAX_REPLACED`], for deletions.
+pub const MAX_DELETION_SEEN: usize = 4;
 /// How far a stamp may be ahead of the receiver's clock, in milliseconds (the default).
 pub const DEFAULT_DRIFT_LIMIT_MS: u64 = 5 * 60 * 1_000;
 /// Encoded changes per batch that a pusher aims at, in bytes.
 pub const BATCH_BYTES: usize = 256 << 10;
 /// Changes sent and not yet acknowledged as durable, in bytes, per session and direction.
 pub const SEND_WINDOW_BYTES: usize = 2 << 20;
+/// What a message of changes counts for in that window beside its changes, in bytes: so even empty ones are bounded.
+pub const MESSAGE_COST_BYTES: usize = 64;
 /// Ids asked for in one message after a reconciliation.
 pub const MAX_WANTED: usize = 16_384;
 /// Records asked of the store at once when the outcome of a reconciliation is sent.

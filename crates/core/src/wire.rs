@@ -468,3 +468,8 @@ fn read_text(reader: &mut Reader<'_>, limit: usize) -> Result<String, DecodeErro
     let bytes = reader.read_bytes(len)?;
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DecodeError::NotUtf8)
 }
+
+#[cfg(test)]
+pub(crate) mod strategies;
+#[cfg(test)]
+mod tests;

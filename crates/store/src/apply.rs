@@ -90,12 +90,8 @@ pub fn check(
         let start = total - reader.remaining();
         let history = start..start + history_len;
         let body = history.end..history.end + body_len;
-        let newest_here = check_entry(
-            &histories,
-            reader.read_bytes(history_len)?,
-            reader.read_bytes(body_len)?,
-            names,
-        )?;
+        let newest_here =
+            check_entry(&histories, reader.read_bytes(history_len)?, reader.read_bytes(body_len)?, names)?;
         newest = newest.max(newest_here);
         entries.push(CheckedEntry { id, starts: lead & 1 != 0, history, body });
     }
@@ -120,6 +116,9 @@ fn check_entry(
     let head = histories.head(&mut reader)?;
     if head.uniform {
         reader.finish()?;
+        if !body.is_empty() && RecordView::parse(body)?.iter().any(|(_, value)| value.is_mergeable()) {
+            return Err(DecodeError::Mismatch);
+        }
         return Ok(head.life.newest().map_or(Hlc::default(), |stamp| stamp.time));
     }
     let mut reader = Reader::new(history);
@@ -241,7 +240,12 @@ struct Applier<'a> {
 }
 
 impl<'a> Applier<'a> {
-    fn new(store: &'a Store, writer: &'a mut Writer, batch: &'a CheckedBatch, applied: &'a mut Applied) -> Self {
+    fn new(
+        store: &'a Store,
+        writer: &'a mut Writer,
+        batch: &'a CheckedBatch,
+        applied: &'a mut Applied,
+    ) -> Self {
         let first_seq = writer.next_seq;
         Self { store, writer, batch, applied, fields: Vec::new(), first_seq }
     }

@@ -66,7 +66,8 @@ impl Store {
         after: Seq,
         max_bytes: usize,
     ) -> Result<(Seq, bool), StoreError> {
-        let sql = "SELECT seq, id, state, origin, tx, history, body FROM records WHERE seq>? ORDER BY seq LIMIT ?";
+        let sql =
+            "SELECT seq, id, state, origin, tx, history, body FROM records WHERE seq>? ORDER BY seq LIMIT ?";
         let sqlite = |error| self.sqlite(error);
         let mut statement = db.prepare_cached(sql).map_err(sqlite)?;
         let mut last = after;

@@ -214,7 +214,8 @@ impl Store {
     pub fn ensure_index(&self, field: &str) -> Result<(), StoreError> {
         self.commit(|writer| {
             let no = writer.names.intern_field(&writer.db, field)?;
-            let sql = format!("CREATE INDEX IF NOT EXISTS field_{no} ON records(bz(body,{no})) WHERE state=0");
+            let sql =
+                format!("CREATE INDEX IF NOT EXISTS field_{no} ON records(bz(body,{no})) WHERE state=0");
             writer.db.execute_batch(&sql).map_err(|error| self.sqlite(error))
         })
     }
@@ -271,7 +272,12 @@ fn numbers(fields: &[String], names: &NameTable) -> Vec<FieldNo> {
     fields.iter().filter_map(|field| names.field_no(field)).collect()
 }
 
-fn decode(id: RecordId, body: &[u8], names: &NameTable, select: Option<&[FieldNo]>) -> Result<Record, StoreError> {
+fn decode(
+    id: RecordId,
+    body: &[u8],
+    names: &NameTable,
+    select: Option<&[FieldNo]>,
+) -> Result<Record, StoreError> {
     let mut record = Record::new(id);
     for (no, raw) in RecordView::parse(body)?.iter() {
         if select.is_none_or(|select| select.contains(&no))

@@ -27,7 +27,9 @@ CREATE TABLE conflicts(
 
 /// Makes the tables of a new file.
 pub(crate) fn create(db: &Connection, replica: ReplicaId) -> Result<()> {
-    db.execute_batch(&format!("BEGIN;{V1}PRAGMA application_id={APPLICATION_ID};PRAGMA user_version={VERSION};"))?;
+    db.execute_batch(&format!(
+        "BEGIN;{V1}PRAGMA application_id={APPLICATION_ID};PRAGMA user_version={VERSION};"
+    ))?;
     set_meta(db, "replica", replica.as_bytes().as_slice())?;
     db.execute_batch("COMMIT")
 }
@@ -40,13 +42,20 @@ pub(crate) fn migrate(_db: &Connection, from: i64) -> Result<()> {
 }
 
 /// A value of the table `meta`.
-pub(crate) fn meta<T: blazedb_sqlite::rusqlite::types::FromSql>(db: &Connection, key: &str) -> Result<Option<T>> {
+pub(crate) fn meta<T: blazedb_sqlite::rusqlite::types::FromSql>(
+    db: &Connection,
+    key: &str,
+) -> Result<Option<T>> {
     let mut statement = db.prepare_cached("SELECT value FROM meta WHERE key=?")?;
     let mut rows = statement.query([key])?;
     rows.next()?.map(|row| row.get(0)).transpose()
 }
 
 /// Sets a value of the table `meta`.
-pub(crate) fn set_meta(db: &Connection, key: &str, value: impl blazedb_sqlite::rusqlite::ToSql) -> Result<()> {
+pub(crate) fn set_meta(
+    db: &Connection,
+    key: &str,
+    value: impl blazedb_sqlite::rusqlite::ToSql,
+) -> Result<()> {
     db.prepare_cached("INSERT OR REPLACE INTO meta VALUES(?,?)")?.execute(params![key, value]).map(drop)
 }

@@ -109,7 +109,7 @@ impl Transaction<'_> {
         let seq = self.writer.take_seq();
         for (name, edit) in edits {
             let field = self.writer.names.intern_field(&self.writer.db, name)?;
-            let cell = edited(name, state.cell(field), edit, self.stamp, seq)?;
+            let cell = edited(name, state.cell(field), state.life.floor(), edit, self.stamp, seq)?;
             state.put(field, cell);
         }
         self.write(id, &state, seq, Some(row.seq))
@@ -126,7 +126,7 @@ impl Transaction<'_> {
             return Err(StoreError::NoRecord(id));
         }
         let seq = self.writer.take_seq();
-        let dead = Some(Tombstone { stamp: self.stamp, seen: state.newest() });
+        let dead = Some(Tombstone::new(self.stamp, &state));
         let state = RecordState { life: Life { dead, ..state.life }, cells: Vec::new() };
         self.write(id, &state, seq, Some(row.seq))
     }
@@ -156,7 +156,7 @@ impl Transaction<'_> {
                 incoming.cells = self.traced_cells(fields, &state, edit.stamp, seq)?;
             }
             TracedOp::Delete => {
-                incoming.life.dead = Some(Tombstone { stamp: edit.stamp, seen: state.newest() });
+                incoming.life.dead = Some(Tombstone::new(edit.stamp, &state));
             }
         }
         if state.merge(incoming, seq).changed {
@@ -244,7 +244,8 @@ impl Transaction<'_> {
         }
         let seq = self.writer.take_seq();
         let after = known.life.dead.map(|dead| dead.stamp).or(known.life.after);
-        let mut state = RecordState { life: Life { after, born: Some(self.stamp), dead: None }, ..Default::default() };
+        let mut state =
+            RecordState { life: Life { after, born: Some(self.stamp), dead: None }, ..Default::default() };
         for (name, value) in fields {
             let field = self.writer.names.intern_field(&self.writer.db, name)?;
             let old = known.cell(field).filter(|_| after == known.life.after);
@@ -310,6 +311,7 @@ fn content(value: &Value, stamp: Stamp) -> Content {
 fn edited(
     name: &str,
     old: Option<&Cell>,
+    floor: Option<Stamp>,
     edit: &FieldEdit,
     stamp: Stamp,
     seq: u64,
@@ -320,7 +322,9 @@ fn edited(
         FieldEdit::Increment(amount) => {
             let mut counter = match old.map(|cell| &cell.content) {
                 Some(Content::Counter(counter)) => counter.clone(),
-                None | Some(Content::Absent) => restarted(old, Counter::default(), |c, base| c.base = base),
+                None | Some(Content::Absent) => {
+                    restarted(old, floor, Counter::default(), |c, base| c.base = base)
+                }
                 Some(other) => return Err(wrong_type(name, other, "only a counter takes $inc")),
             };
             counter.add(stamp.writer, *amount);
@@ -329,7 +333,9 @@ fn edited(
         FieldEdit::SetEdit { add, remove } => {
             let mut set = match old.map(|cell| &cell.content) {
                 Some(Content::Set(set)) => set.clone(),
-                None | Some(Content::Absent) => restarted(old, Set::default(), |s, base| s.base = base),
+                None | Some(Content::Absent) => {
+                    restarted(old, floor, Set::default(), |s, base| s.base = base)
+                }
                 Some(other) => return Err(wrong_type(name, other, "only a set takes $add and $remove")),
             };
             set.edit(add.iter().map(OwnedValue::from), remove.iter().map(OwnedValue::from), stamp);
@@ -340,9 +346,16 @@ fn edited(
 }
 
 /// A mergeable value where there was none. Over a removed field it starts from the removal, so that it wins
-/// over it; where the field never was, two replicas that start it at once start the same one.
-fn restarted<T>(old: Option<&Cell>, mut value: T, set_base: impl FnOnce(&mut T, Option<Stamp>)) -> T {
-    set_base(&mut value, old.map(|cell| cell.stamp));
+/// over it; where the field never was, it starts from
+/// the incarnation's floor, so that it is not dropped with what was below: two replicas that start it at once
+/// start the same one.
+fn restarted<T>(
+    old: Option<&Cell>,
+    floor: Option<Stamp>,
+    mut value: T,
+    set_base: impl FnOnce(&mut T, Option<Stamp>),
+) -> T {
+    set_base(&mut value, old.map(|cell| cell.stamp).max(floor));
     value
 }
 
