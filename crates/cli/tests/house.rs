@@ -21,10 +21,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("blazedb-transport", &["blazedb-core"]),
     ("blazedb", &["blazedb-core", "blazedb-store", "blazedb-transport"]),
     ("blazedb-hub", &["blazedb-core", "blazedb-store", "blazedb-transport", "blazedb"]),
+    (
+        "blazedb-bench",
+        &["blazedb-core", "blazedb-sqlite", "blazedb-store", "blazedb-transport", "blazedb", "blazedb-hub"],
+    ),
     ("blazedb-sim", &["blazedb-core", "blazedb-store", "blazedb-transport", "blazedb"]),
     (
         "blazedb-cli",
-        &["blazedb-core", "blazedb-store", "blazedb-transport", "blazedb", "blazedb-hub", "blazedb-sim"],
+        &[
+            "blazedb-core",
+            "blazedb-store",
+            "blazedb-transport",
+            "blazedb",
+            "blazedb-hub",
+            "blazedb-bench",
+            "blazedb-sim",
+        ],
     ),
 ];
 
