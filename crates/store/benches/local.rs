@@ -65,7 +65,9 @@ fn round(dir: &Path, all: &[(RecordId, Fields, Vec<u8>)], table: &mut Table) {
     store.ensure_index("number").unwrap();
     plain.db.execute_batch("CREATE INDEX by_number ON records(number)").unwrap();
     let lookups: Vec<_> = (0..2_000).map(|n| (n * 7_919 % all.len()) as i64).collect();
-    let ours = rate(lookups.len(), &mut || lookups.iter().for_each(|n| filter(&store, &format!("number == {n}"), 1)));
+    let ours = rate(lookups.len(), &mut || {
+        lookups.iter().for_each(|n| filter(&store, &format!("number == {n}"), 1))
+    });
     let theirs = rate(lookups.len(), &mut || lookups.iter().for_each(|n| plain.by_number(*n)));
     table.add("filter by an index", ours, theirs);
 
@@ -178,7 +180,8 @@ impl Plain {
 
     fn by_number(&self, number: i64) {
         let mut find = self.db.prepare_cached("SELECT id, body FROM records WHERE number=?").unwrap();
-        let row: ([u8; 16], Vec<u8>) = find.query_row([number], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let row: ([u8; 16], Vec<u8>) =
+            find.query_row([number], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         black_box(row);
     }
 

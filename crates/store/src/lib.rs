@@ -28,5 +28,5 @@ pub use connection::Durability;
 pub use error::StoreError;
 pub use key::Password;
 pub use query::{FeedChange, OrderBy, Query};
-pub use store::{Store, StoreOptions, WallClock};
+pub use store::{ReplicaSource, Store, StoreOptions, WallClock};
 pub use write::{TracedEdit, TracedOp, Transaction};

@@ -214,7 +214,8 @@ impl Store {
     pub fn ensure_index(&self, field: &str) -> Result<(), StoreError> {
         self.commit(|writer| {
             let no = writer.names.intern_field(&writer.db, field)?;
-            let sql = format!("CREATE INDEX IF NOT EXISTS field_{no} ON records(bz(body,{no})) WHERE state=0");
+            let sql =
+                format!("CREATE INDEX IF NOT EXISTS field_{no} ON records(bz(body,{no})) WHERE state=0");
             writer.db.execute_batch(&sql).map_err(|error| self.sqlite(error))
         })
     }
@@ -272,7 +273,12 @@ fn numbers(fields: &[String], names: &NameTable) -> Vec<FieldNo> {
     fields.iter().filter_map(|field| names.field_no(field)).collect()
 }
 
-fn decode(id: RecordId, body: &[u8], names: &NameTable, select: Option<&[FieldNo]>) -> Result<Record, StoreError> {
+fn decode(
+    id: RecordId,
+    body: &[u8],
+    names: &NameTable,
+    select: Option<&[FieldNo]>,
+) -> Result<Record, StoreError> {
     let mut record = Record::new(id);
     for (no, raw) in RecordView::parse(body)?.iter() {
         if select.is_none_or(|select| select.contains(&no))
@@ -331,7 +337,8 @@ mod tests {
     fn a_filter_on_an_indexed_field_uses_the_index() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("t"), &Password::Plaintext, StoreOptions::default()).unwrap();
-        let fields = [("p", Value::Int(1)), ("q", Value::Int(2))].map(|(name, value)| (name.to_owned(), value));
+        let fields =
+            [("p", Value::Int(1)), ("q", Value::Int(2))].map(|(name, value)| (name.to_owned(), value));
         let id = store.new_id().unwrap();
         store.transaction(|tx| tx.insert(id, &fields.into_iter().collect())).unwrap();
         assert!(plan(&store, "p == 1").contains("SCAN"));

@@ -47,7 +47,11 @@ fn history_item(row: &StoredRow, state: &RecordState, names: &NameTable) -> Reco
     ReconcileItem { order, hash, id: row.id }
 }
 
-fn content_item(row: &StoredRow, state: &RecordState, names: &NameTable) -> Result<ReconcileItem, StoreError> {
+fn content_item(
+    row: &StoredRow,
+    state: &RecordState,
+    names: &NameTable,
+) -> Result<ReconcileItem, StoreError> {
     let hash = if row.state == ALIVE {
         let view = RecordView::parse(&row.body)?;
         let fields = view.iter().map(|(no, raw)| (name_of(names, no), raw.payload(), raw.tag())).collect();

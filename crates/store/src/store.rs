@@ -26,6 +26,9 @@ use crate::schema::{self, meta, set_meta};
 /// A wall clock: milliseconds since the Unix epoch.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// Draws the ids of new replicas.
+pub type ReplicaSource = Arc<dyn Fn() -> Result<ReplicaId, StoreError> + Send + Sync>;
+
 /// How to open a file.
 #[derive(Clone)]
 pub struct StoreOptions {
@@ -35,6 +38,8 @@ pub struct StoreOptions {
     pub drift_limit_ms: u64,
     /// The clock.
     pub clock: WallClock,
+    /// Where the id of a new replica comes from. Two files must never get the same one.
+    pub new_replica: ReplicaSource,
     /// Page cache of the writer, in KiB. Readers get as much.
     pub cache_kib: u32,
     /// Make the file if there is none.
@@ -47,6 +52,7 @@ impl Default for StoreOptions {
             durability: Durability::Full,
             drift_limit_ms: DEFAULT_DRIFT_LIMIT_MS,
             clock: Arc::new(system_clock),
+            new_replica: Arc::new(random_replica),
             cache_kib: 16 << 10,
             create: true,
         }
@@ -125,8 +131,8 @@ impl Store {
         let db = open_writer(path, key.as_ref(), cache, &names).map_err(|error| from_sqlite(path, error))?;
         let version = check_ours(path, &db)?;
         use_log(&db).map_err(|error| from_sqlite(path, error))?;
-        let mut replica = prepare(path, &db, version)?;
-        let renewed = random_replica()?;
+        let mut replica = prepare(path, &db, version, &options.new_replica)?;
+        let renewed = (options.new_replica)()?;
         let writer =
             Writer::start(db, &options, &mut replica, renewed).map_err(|error| from_sqlite(path, error))?;
         *names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(writer.names.clone());
@@ -451,10 +457,15 @@ pub(crate) fn check_ours(path: &Path, db: &Connection) -> Result<i64, StoreError
 }
 
 /// Makes the tables, or brings them up to date. Answers the replica's id.
-fn prepare(path: &Path, db: &Connection, version: i64) -> Result<ReplicaId, StoreError> {
+fn prepare(
+    path: &Path,
+    db: &Connection,
+    version: i64,
+    new_replica: &ReplicaSource,
+) -> Result<ReplicaId, StoreError> {
     let sqlite = |error| from_sqlite(path, error);
     if version == 0 {
-        let replica = random_replica()?;
+        let replica = new_replica()?;
         schema::create(db, replica).map_err(sqlite)?;
         return Ok(replica);
     }

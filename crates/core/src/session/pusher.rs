@@ -7,12 +7,10 @@ use super::reconcile::Outcome;
 use super::{Abort, Frame, Output, Outputs, PeerInfo, SessionStatus, SharedPayload, violation};
 use crate::feed::{FeedBatch, Seq, compress};
 use crate::id::RecordId;
-use crate::limits::{BATCH_BYTES, CHECKPOINT_PAUSE_MS, MESSAGE_COST_BYTES, SEND_WINDOW_BYTES};
+use crate::limits::{BATCH_BYTES, CHECKPOINT_PAUSE_MS, MESSAGE_COST_BYTES, SEND_WINDOW_BYTES, WANTED_CHUNK};
 use crate::wire::{Changes, Message, NamesMessage};
 
-/// How many records are asked of the store at once when a reconciliation's outcome is sent.
-const WANTED_CHUNK: usize = 512;
-/// And the first time, when nothing is known of their size.
+/// Records asked of the store the first time, when nothing is known of their size.
 const FIRST_WANTED_CHUNK: usize = 64;
 
 /// Reads the local feed and sends it, as far as the peer keeps up.
