@@ -155,7 +155,6 @@ impl Database {
     }
 
     /// A query over the records.
-    #[must_use]
     pub fn query(&self) -> QueryBuilder<'_> {
         QueryBuilder::new(self)
     }

@@ -86,8 +86,11 @@ impl Link {
             (Some(_), false) => LinkState::Syncing,
             (None, _) => phase.state,
         };
-        let may_push = agreed.as_ref().map_or(self.config.mode.direction().push, |a| a.direction.push);
-        let pending = if session.pushed_all || !may_push { 0 } else { self.pending(session.pushed) };
+        let wants_push = self.config.mode.direction().push;
+        // What the other side does not take is pending too: it is here and not there.
+        let cut_off = agreed.as_ref().is_some_and(|agreed| !agreed.direction.push);
+        let done = !wants_push || (session.pushed_all && !cut_off);
+        let pending = if done { 0 } else { self.pending(session.pushed) };
         LinkStatus {
             database: self.config.database_name.clone(),
             remote: self.config.endpoint.to_string(),

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod commands;
+mod demo;
 pub mod load;
 pub mod output;
 mod usage;

@@ -21,10 +21,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("blazedb-transport", &["blazedb-core"]),
     ("blazedb", &["blazedb-core", "blazedb-store", "blazedb-transport"]),
     ("blazedb-hub", &["blazedb-core", "blazedb-store", "blazedb-transport", "blazedb"]),
+    (
+        "blazedb-bench",
+        &["blazedb-core", "blazedb-sqlite", "blazedb-store", "blazedb-transport", "blazedb", "blazedb-hub"],
+    ),
     ("blazedb-sim", &["blazedb-core", "blazedb-store", "blazedb-transport", "blazedb"]),
     (
         "blazedb-cli",
-        &["blazedb-core", "blazedb-store", "blazedb-transport", "blazedb", "blazedb-hub", "blazedb-sim"],
+        &[
+            "blazedb-core",
+            "blazedb-store",
+            "blazedb-transport",
+            "blazedb",
+            "blazedb-hub",
+            "blazedb-bench",
+            "blazedb-sim",
+        ],
     ),
 ];
 
@@ -342,4 +354,37 @@ fn core_keeps_the_thresholds_of_the_workspace() {
         assert_eq!(core.get(key), Some(value), "crates/core/clippy.toml: {key}");
     }
     assert!(core.contains_key("disallowed-methods"));
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let root = root();
+    let mut dirs = vec![root.join("docs")];
+    let mut documents = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                documents.push(path);
+            }
+        }
+    }
+    let mut links = 0;
+    let mut broken = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            links += 1;
+            if !document.parent().unwrap().join(target).exists() {
+                broken.push(format!("{}: {target}", document.strip_prefix(&root).unwrap().display()));
+            }
+        }
+    }
+    assert!(links > 10, "the search found {links} links only");
+    assert_clean(&broken, "links that lead nowhere:");
 }

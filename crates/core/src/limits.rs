@@ -48,6 +48,8 @@ pub const MAX_SET_ELEMENTS: usize = 65_536;
 pub const MAX_CELL_WRITERS: usize = 65_536;
 /// Replaced stamps that a cell carries, newest kept: concurrency is exact for up to this many other writers.
 pub const MAX_REPLACED: usize = 8;
+/// Stamps that a deletion carries of what it saw, newest kept: as [`MAX_REPLACED`], for deletions.
+pub const MAX_DELETION_SEEN: usize = 4;
 /// How far a stamp may be ahead of the receiver's clock, in milliseconds (the default).
 pub const DEFAULT_DRIFT_LIMIT_MS: u64 = 5 * 60 * 1_000;
 /// Encoded changes per batch that a pusher aims at, in bytes.

@@ -205,7 +205,7 @@ impl Node {
             .filter(|(name, _)| only.is_none_or(|only| only.contains(name)))
             .collect();
         for (name, spec) in wanted {
-            let password = password(&name, &spec.password, base)?;
+            let password = database_password(&name, &spec.password, base)?;
             let path = self.data.join(&spec.file);
             let options = StoreOptions {
                 durability: match spec.durability {
@@ -250,6 +250,11 @@ impl Node {
                     let key = key.parse::<Fingerprint>();
                     remote = remote.key(key.map_err(|error| NodeError::Key { name: name.clone(), error })?);
                 }
+                if let Some(setting) = unserved_setting(&link.policy) {
+                    let problem =
+                        format!("policy: {setting} is not served by this version; nothing was linked");
+                    return Err(NodeError::Spec { name: name.clone(), problem });
+                }
                 let compression = link.policy.compression != topology::Compression::Never;
                 let policy = SyncPolicy::new().mode(link.mode).compression(compression);
                 self.topology
@@ -284,7 +289,23 @@ impl Node {
     }
 }
 
-fn password(name: &str, source: &PasswordSource, base: &Path) -> Result<Password, NodeError> {
+/// A part of a policy that this version can't keep. A link that would leave it out must not come up.
+fn unserved_setting(policy: &topology::PolicySpec) -> Option<&'static str> {
+    let checks = [
+        (!policy.teams.is_empty(), "teams"),
+        (policy.filter.is_some(), "where"),
+        (!policy.exclude_fields.is_empty(), "exclude_fields"),
+        (policy.encryption != topology::EncryptionSpec::SmartProxy, "encryption"),
+        (policy.release_after_ack, "release_after_ack"),
+    ];
+    checks.into_iter().find(|(set, _)| *set).map(|(_, name)| name)
+}
+
+/// The password of a database, from where its entry says. Files are relative to `base`.
+///
+/// # Errors
+/// [`NodeError::Password`] if it is not there.
+pub fn database_password(name: &str, source: &PasswordSource, base: &Path) -> Result<Password, NodeError> {
     let problem = |problem: String| NodeError::Password { name: name.to_owned(), problem };
     match source {
         PasswordSource::Plaintext => Ok(Password::Plaintext),

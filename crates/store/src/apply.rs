@@ -118,6 +118,9 @@ fn check_entry(
     let head = histories.head(&mut reader)?;
     if head.uniform {
         reader.finish()?;
+        if !body.is_empty() && RecordView::parse(body)?.iter().any(|(_, value)| value.is_mergeable()) {
+            return Err(DecodeError::Mismatch.into());
+        }
         return Ok(head.life.newest().map_or(Hlc::default(), |stamp| stamp.time));
     }
     let mut reader = Reader::new(history);
@@ -131,7 +134,7 @@ fn check_entry(
 
 /// The newest time anywhere in a state, also among what it says it has seen or started from.
 fn newest_time(state: &RecordState) -> Hlc {
-    let seen = state.life.dead.and_then(|dead| dead.seen);
+    let seen = state.life.dead.iter().flat_map(|dead| dead.seen.iter()).max();
     let mut newest = state.newest().max(seen).map_or(Hlc::default(), |stamp| stamp.time);
     for (_, cell) in &state.cells {
         newest = cell.replaced.iter().map(|stamp| stamp.time).fold(newest, Hlc::max);

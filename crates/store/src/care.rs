@@ -29,6 +29,8 @@ impl Store {
     /// # Errors
     /// If reading fails altogether.
     pub fn verify(&self) -> Result<Verified, StoreError> {
+        // What is in the caches of connections would hide what is in the file.
+        self.release_memory();
         self.read(|db| {
             let sqlite = |error| self.sqlite(error);
             let mut verified = Verified::default();
@@ -69,7 +71,11 @@ impl Store {
             return Err(StoreError::Exists(target.to_owned()));
         }
         let staged = Staged::new(sibling(target, ".backup"));
-        self.read_once(|db| vacuum_into(db, &staged.path, self.inner.key.as_ref()))?;
+        let key = self.inner.key.as_ref();
+        // Not one of the readers: they refuse every statement that writes, even to another file.
+        let db = open_writer(self.path(), key, CacheKib(2_048), &self.inner.names)
+            .map_err(|error| self.sqlite(error))?;
+        vacuum_into(&db, &staged.path, key)?;
         sync_file(&staged.path)?;
         fs::rename(&staged.path, target).map_err(|error| StoreError::Io(target.to_owned(), error))?;
         sync_parent(target)

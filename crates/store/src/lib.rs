@@ -13,6 +13,7 @@ mod functions;
 mod key;
 mod names;
 mod query;
+mod reached;
 mod reconcile;
 mod row;
 mod schema;

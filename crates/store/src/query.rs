@@ -195,13 +195,13 @@ impl Store {
         })
     }
 
-    /// How many changes in the feed behind `after` a peer does not have yet.
+    /// How many changes in the feed behind `after` a peer does not have yet (0: a peer that was never met).
     ///
     /// # Errors
     /// If the file can't be read.
     pub fn pending(&self, after: Seq, peer_no: u32) -> Result<u64, StoreError> {
         self.read(|db| {
-            db.prepare_cached("SELECT count(*) FROM records WHERE seq>? AND origin<>?")
+            db.prepare_cached("SELECT count(*) FROM records WHERE seq>?1 AND (origin<>?2 OR ?2=0)")
                 .and_then(|mut count| count.query_row([clamp(after), i64::from(peer_no)], |row| row.get(0)))
                 .map_err(|error| self.sqlite(error))
         })
@@ -315,4 +315,38 @@ fn select_sql(columns: &str, query: &Query, names: &NameTable) -> (String, Vec<S
         sql.push_str(&format!(" LIMIT {limit} OFFSET {}", clamp(query.offset)));
     }
     (sql, params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Password, StoreOptions};
+
+    fn plan(store: &Store, filter: &str) -> String {
+        let query = Query { filter: Some(Filter::parse(filter).unwrap()), ..Query::default() };
+        let (sql, params) = select_sql("id, body", &query, &store.names());
+        let read = store.read(|db| {
+            let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let lines = explain.query_map(params_from_iter(&params), |row| row.get::<_, String>(3)).unwrap();
+            Ok(lines.map(Result::unwrap).collect::<Vec<_>>().join("; "))
+        });
+        read.unwrap()
+    }
+
+    #[test]
+    fn a_filter_on_an_indexed_field_uses_the_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("t"), &Password::Plaintext, StoreOptions::default()).unwrap();
+        let fields =
+            [("p", Value::Int(1)), ("q", Value::Int(2))].map(|(name, value)| (name.to_owned(), value));
+        let id = store.new_id().unwrap();
+        store.transaction(|tx| tx.insert(id, &fields.into_iter().collect())).unwrap();
+        assert!(plan(&store, "p == 1").contains("SCAN"));
+        store.ensure_index("p").unwrap();
+        for filter in ["p == 1", "p > 5", "p >= 2 && q == 7", "p == \"text\"", "p in [1, 2]"] {
+            let plan = plan(&store, filter);
+            assert!(plan.contains("USING INDEX field_"), "{filter}: {plan}");
+        }
+        assert!(plan(&store, "q == 1").contains("SCAN"));
+    }
 }

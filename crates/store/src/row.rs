@@ -138,9 +138,11 @@ impl RowBuffer {
 /// Every replica that the history of `state` names.
 pub(crate) fn writers_of(state: &RecordState) -> Vec<ReplicaId> {
     let Life { after, born, dead } = state.life;
-    let mut writers: Vec<ReplicaId> = [after, born, dead.map(|d| d.stamp), dead.and_then(|d| d.seen)]
+    let seen = dead.iter().flat_map(|dead| dead.seen.iter());
+    let mut writers: Vec<ReplicaId> = [after, born, dead.map(|d| d.stamp)]
         .into_iter()
         .flatten()
+        .chain(seen)
         .map(|stamp| stamp.writer)
         .collect();
     for (_, cell) in &state.cells {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use blazedb_core::feed::Seq;
-use blazedb_core::limits::{DEFAULT_DRIFT_LIMIT_MS, READERS_KEPT};
+use blazedb_core::limits::DEFAULT_DRIFT_LIMIT_MS;
 use blazedb_core::{Clock, Hlc, ReplicaId};
 use blazedb_sqlite::rusqlite::{self, Connection};
 
@@ -19,6 +19,7 @@ use crate::error::{StoreError, from_sqlite};
 use crate::functions::SharedNames;
 use crate::key::{FileKey, HEADER_LEN, Password, is_plaintext};
 use crate::names::NameTable;
+use crate::reached::Reached;
 use crate::row::RowBuffer;
 use crate::schema::{self, meta, set_meta};
 
@@ -75,6 +76,7 @@ pub(crate) struct Inner {
     pub(crate) options: StoreOptions,
     pub(crate) replica: ReplicaId,
     pub(crate) names: SharedNames,
+    pub(crate) reached: Mutex<Reached>,
     head: AtomicU64,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
@@ -101,6 +103,8 @@ pub(crate) struct Writer {
 const SEQ_LEAP: Seq = 1 << 20;
 /// How far ahead the clock is reserved in the file, in milliseconds.
 const CLOCK_RESERVE_MS: u64 = 1_000;
+/// Read connections kept for the next reader.
+const READERS_KEPT: usize = 4;
 
 impl Store {
     /// Opens a database file, and makes it first if there is none.
@@ -137,6 +141,7 @@ impl Store {
             key,
             replica,
             names,
+            reached: Mutex::default(),
             head: AtomicU64::new(writer.next_seq - 1),
             writer: Mutex::new(writer),
             readers: Mutex::default(),
@@ -400,10 +405,14 @@ pub(crate) fn read_header(path: &Path) -> Result<Option<[u8; HEADER_LEN]>, Store
     if file.metadata().map_err(io)?.len() == 0 {
         return Ok(None);
     }
-    let mut header = [0; HEADER_LEN];
-    match file.read_exact(&mut header) {
-        Ok(()) => Ok(Some(header)),
-        Err(_) => Err(StoreError::Damaged(path.to_owned(), "it is cut off".to_owned())),
+    let cut_off = |_| StoreError::Damaged(path.to_owned(), "it is cut off".to_owned());
+    let (mut header, mut format) = ([0; HEADER_LEN], [0; 8]);
+    file.read_exact(&mut header).map_err(cut_off)?;
+    file.read_exact(&mut format).map_err(cut_off)?;
+    // No key protects these bytes (SQLite file format, section 1.3): page size, versions, reserved, fractions.
+    match format {
+        [_, _, 1 | 2, 1 | 2, _, 64, 32, 32] => Ok(Some(header)),
+        _ => Err(StoreError::Damaged(path.to_owned(), "its header does not hold".to_owned())),
     }
 }
 

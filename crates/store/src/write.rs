@@ -130,7 +130,7 @@ impl Transaction<'_> {
             return Err(StoreError::NoRecord(id));
         }
         let seq = self.writer.take_seq();
-        let dead = Some(Tombstone { stamp: self.stamp, seen: state.newest() });
+        let dead = Some(Tombstone::new(self.stamp, &state));
         let state = RecordState { life: Life { dead, ..state.life }, cells: Vec::new() };
         self.write(id, &state, seq, Some(row.seq))
     }
@@ -160,7 +160,7 @@ impl Transaction<'_> {
                 incoming.cells = self.traced_cells(fields, &state, edit.stamp, seq)?;
             }
             TracedOp::Delete => {
-                incoming.life.dead = Some(Tombstone { stamp: edit.stamp, seen: state.newest() });
+                incoming.life.dead = Some(Tombstone::new(edit.stamp, &state));
             }
         }
         if state.merge(incoming, seq).changed {

@@ -20,6 +20,9 @@ use crate::output::{CliError, ErrorCode, Output};
 pub fn run(cli: &Cli, output: &mut Output) -> Result<(), CliError> {
     match &cli.command {
         Command::Init(args) => init::run(args, &cli.global, output, |_data| Ok(())),
+        Command::Demo(args) => demo::run(args, output),
+        Command::Bench(args) => bench::run(args, output),
+        Command::BenchNode => bench::serve_node(),
         other => Err(CliError::new(
             ErrorCode::Unavailable,
             format!("`blazedb {}` is not in this build", other.name()),

@@ -141,6 +141,13 @@ impl<'a> RawValue<'a> {
         Ok(Self { tag, payload: reader.read_bytes(len)? })
     }
 
+    /// Whether it is a counter or a set: the visible side of a mergeable field.
+    #[inline]
+    #[must_use]
+    pub const fn is_mergeable(&self) -> bool {
+        self.tag == tag::SET || self.tag & 0xf0 == tag::COUNTER
+    }
+
     /// The tag byte: see the table in `docs/spec/blazebinary.md`.
     #[inline]
     #[must_use]
