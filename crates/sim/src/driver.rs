@@ -144,7 +144,7 @@ impl World {
     fn look_up(&mut self, place: Place, replica: ReplicaId) {
         let link = self.link_name(place);
         if let Some(conn) = self.conns.get_mut(&place.conn) {
-            conn.end_mut(place.end).source = Some(Source { link, replica, peer_no: 0 });
+            conn.end_mut(place.end).source = Some(Source::new(link, replica, 0));
         }
         self.request(place, Request::Peer(replica));
     }
@@ -212,23 +212,30 @@ impl World {
         }
         let count = if all { node.queue.len() } else { 1 + self.rng.index(node.queue.len()) };
         let group: Vec<Waiting> = node.queue.drain(..count).collect();
-        let more = !node.queue.is_empty();
-        let (places, batches): (Vec<Place>, Vec<CheckedBatch>) =
-            group.into_iter().map(|waiting| (waiting.place, waiting.batch)).unzip();
-        let before = store.head();
-        let applied = store.apply(&batches)?;
-        self.counts.applies += 1;
-        self.mark(&[2, index as u64, applied.changed, applied.conflicts, store.head()]);
-        self.note(|| {
-            format!("node {index} applies {} batches: {applied:?}, head {}", places.len(), store.head())
-        });
-        for place in places {
-            self.report(place, Input::Applied(1));
-        }
-        if more {
+        if !node.queue.is_empty() {
             let delay = self.rng.below(WORK_MS);
             self.schedule(delay, Event::Flush(index));
         }
+        let (places, batches): (Vec<Place>, Vec<CheckedBatch>) =
+            group.into_iter().map(|waiting| (waiting.place, waiting.batch)).unzip();
+        let before = store.head();
+        match store.apply(&batches) {
+            Ok(applied) => {
+                self.mark(&[2, index as u64, applied.changed, applied.conflicts, store.head()]);
+                let (count, head) = (places.len(), store.head());
+                self.note(|| format!("node {index} applies {count} batches: {applied:?}, head {head}"));
+                places.into_iter().for_each(|place| self.report(place, Input::Applied(1)));
+            }
+            // One bad batch must not take the others down with it.
+            Err(_) => places.into_iter().zip(&batches).try_for_each(|(place, batch)| {
+                match store.apply(std::slice::from_ref(batch)) {
+                    Ok(_) => self.report(place, Input::Applied(1)),
+                    Err(error) => self.report_failure(place, &error)?,
+                }
+                Ok::<(), Failure>(())
+            })?,
+        }
+        self.counts.applies += 1;
         if store.head() != before {
             self.after_commit(index)?;
         }
@@ -246,10 +253,12 @@ impl World {
     }
 
     fn report_failure(&mut self, place: Place, error: &StoreError) -> Result<(), Failure> {
-        let StoreError::Drift(_) = error else {
-            return Err(Failure::new("wire", format!("{place:?}: {error}")));
+        let code = match error {
+            StoreError::Drift(_) => CloseCode::ClockDrift,
+            StoreError::Interrupted => CloseCode::Internal,
+            _ => return Err(Failure::new("wire", format!("{place:?}: {error}"))),
         };
-        self.report(place, Input::ApplyFailed(CloseCode::ClockDrift, error.to_string()));
+        self.report(place, Input::ApplyFailed(code, error.to_string()));
         Ok(())
     }
 
