@@ -123,20 +123,19 @@ impl Ledger {
     }
 
     /// Whether `record`, as a replica shows it, accounts for `op`: it shows it, or something later, or the write
-    /// is in a conflict log. Counters and sets have their own rule.
+    /// (or one that replaced it) is in a conflict log. Counters and sets have their own rule.
     pub(crate) fn accounts_for(&self, op: &Op, record: Option<&Record>) -> bool {
         match &op.kind {
-            Kind::Write(field) => {
-                self.field_accounts_for(op, field, record) || self.in_conflict_log(op, field)
-            }
+            Kind::Write(field) => self.field_accounts_for(op, field, record) || self.in_conflict_log(op, field),
             // A removed field is nothing that a conflict log would keep: any deletion settles it.
-            Kind::Unset(field) => {
-                self.field_accounts_for(op, field, record)
-                    || self.of_subject(op.subject).any(|other| matches!(other.kind, Kind::Delete(_)))
-            }
+            Kind::Unset(field) => self.field_accounts_for(op, field, record) || self.is_mortal(op),
             Kind::Delete(insert) => shown(record, INSERT) != Some(*insert),
             Kind::Count(_) | Kind::Add(_) | Kind::Remove(_) => true,
         }
+    }
+
+    fn is_mortal(&self, op: &Op) -> bool {
+        self.of_subject(op.subject).any(|other| matches!(other.kind, Kind::Delete(_)))
     }
 
     fn field_accounts_for(&self, op: &Op, field: &str, record: Option<&Record>) -> bool {
@@ -144,13 +143,12 @@ impl Ledger {
         if by.is_some_and(|by| by.stamp >= op.stamp) {
             return true;
         }
-        self.of_subject(op.subject).any(|other| {
-            let hides = match &other.kind {
-                Kind::Delete(_) => true,
-                Kind::Unset(removed) => by.is_none() && *removed == field,
-                _ => false,
-            };
-            hides && other.stamp >= op.stamp
+        let mortal = self.is_mortal(op);
+        self.of_subject(op.subject).filter(|other| other.stamp >= op.stamp).any(|other| match &other.kind {
+            Kind::Delete(_) => true,
+            Kind::Unset(removed) => *removed == field && (mortal || by.is_none()),
+            Kind::Write(written) => *written == field && self.in_conflict_log(other, field),
+            _ => false,
         })
     }
 }

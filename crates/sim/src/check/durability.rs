@@ -1,6 +1,9 @@
 //! What a peer has acknowledged, and what was committed durably, is never missing: it is shown, or something
 //! later is, or it is in a conflict log.
 
+use std::collections::BTreeSet;
+
+use blazedb_core::RecordId;
 use blazedb_core::session::Session;
 use blazedb_store::Store;
 
@@ -20,7 +23,14 @@ pub(crate) fn on_acknowledged(world: &mut World, place: Place) -> Result<(), Fai
         return Ok(());
     }
     let (from, node) = (std::mem::replace(&mut end.acked, pushed), end.node);
-    let covered = |op: &&Op| op.node == node && !op.doubtful && op.seq > from && op.seq <= pushed;
+    let Some(store) = world.nodes.get(node).and_then(|node| node.store.as_ref()) else { return Ok(()) };
+    // The feed holds newest states: what was written again since goes out with that.
+    let again: BTreeSet<RecordId> =
+        store.changes(pushed, usize::MAX, None)?.into_iter().map(|change| change.id).collect();
+    let covered = |op: &&Op| {
+        let written = op.node == node && !op.doubtful && op.seq > from && op.seq <= pushed;
+        written && world.ledger.id_of(op.subject).is_some_and(|id| !again.contains(&id))
+    };
     let acknowledged: Vec<i64> = world.ledger.ops.iter().filter(covered).map(|op| op.number).collect();
     if let Some(owed) = world.owed.get_mut(peer) {
         owed.extend(acknowledged.iter().copied());
