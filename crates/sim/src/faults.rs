@@ -39,7 +39,8 @@ impl World {
         let one_only = self.rng.chance(20);
         for end in [End::Client, End::Server] {
             let delay = self.rng.below(300);
-            if !silent && !(one_only && end == End::Server) {
+            let told = !one_only || end == End::Client;
+            if told && !silent {
                 self.schedule(delay, Event::Broken(Place { conn, end }));
             }
         }

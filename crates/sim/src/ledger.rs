@@ -126,7 +126,9 @@ impl Ledger {
     /// (or one that replaced it) is in a conflict log. Counters and sets have their own rule.
     pub(crate) fn accounts_for(&self, op: &Op, record: Option<&Record>) -> bool {
         match &op.kind {
-            Kind::Write(field) => self.field_accounts_for(op, field, record) || self.in_conflict_log(op, field),
+            Kind::Write(field) => {
+                self.field_accounts_for(op, field, record) || self.in_conflict_log(op, field)
+            }
             // A removed field is nothing that a conflict log would keep: any deletion settles it.
             Kind::Unset(field) => self.field_accounts_for(op, field, record) || self.is_mortal(op),
             Kind::Delete(insert) => shown(record, INSERT) != Some(*insert),
