@@ -273,8 +273,10 @@ impl RecordState {
                     report.changed = true;
                 }
                 Ok(at) => {
-                    if let Some((_, mine)) = self.cells.get_mut(at) {
-                        merge_cell(field, mine, &theirs, seq, report);
+                    let Some((_, mine)) = self.cells.get_mut(at) else { continue };
+                    let joined = merge_cell(field, mine, &theirs, seq, report);
+                    if joined != Joined::Kept && !life.is_alive() {
+                        note_displaced(field, &theirs, life, report);
                     }
                 }
             }
@@ -293,7 +295,8 @@ fn note_displaced(field: FieldNo, cell: &Cell, life: Life, report: &mut MergeRep
     report.displaced.push(Displaced { field, cell: cell.clone(), winner, kind });
 }
 
-fn merge_cell(field: FieldNo, mine: &mut Cell, theirs: &Cell, seq: u64, report: &mut MergeReport) {
+/// Joins one cell. Answers what became of the local one.
+fn merge_cell(field: FieldNo, mine: &mut Cell, theirs: &Cell, seq: u64, report: &mut MergeReport) -> Joined {
     let before = mine.clone();
     let joined = mine.join(theirs);
     match joined {
@@ -316,13 +319,14 @@ fn merge_cell(field: FieldNo, mine: &mut Cell, theirs: &Cell, seq: u64, report: 
     let (winner, loser) = match joined {
         Joined::Kept => (&*mine, theirs),
         Joined::Adopted => (&*mine, &before),
-        Joined::Mixed => return,
+        Joined::Mixed => return joined,
     };
     if !winner.has_seen(loser.stamp) && winner.content != loser.content {
         let displaced =
             Displaced { field, cell: loser.clone(), winner: winner.stamp, kind: ConflictKind::Overwritten };
         report.displaced.push(displaced);
     }
+    joined
 }
 
 #[cfg(test)]
