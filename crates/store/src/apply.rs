@@ -433,13 +433,14 @@ impl<'a> Applier<'a> {
     }
 
     fn save_checkpoint(&self, seq: Seq) -> Result<(), StoreError> {
-        let sql = "INSERT OR REPLACE INTO checkpoints(link, replica, seq, latest) VALUES(?,?,?,?)";
+        // A count, no time: a clock that was set back must not bring a replica back that is gone.
+        let sql = "INSERT OR REPLACE INTO checkpoints(link, replica, seq, latest) VALUES(?1,?2,?3,
+                   (SELECT coalesce(max(latest),0)+1 FROM checkpoints WHERE link=?1))";
         let Source { link, replica, .. } = &self.batch.source;
-        let now = self.store.now_ms();
         self.writer
             .db
             .prepare_cached(sql)
-            .and_then(|mut save| save.execute(params![link, replica.as_bytes().as_slice(), seq, now]))
+            .and_then(|mut save| save.execute(params![link, replica.as_bytes().as_slice(), seq]))
             .map(drop)
             .map_err(|error| self.store.sqlite(error))
     }
