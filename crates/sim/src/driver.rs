@@ -100,7 +100,8 @@ impl World {
                     self.counts.reconciliations += u64::from(opened.reconcile);
                     self.note(|| format!("{place:?} open, reconcile {}", opened.reconcile));
                     if let Some(conn) = self.conns.get_mut(&place.conn) {
-                        conn.end_mut(place.end).opened = true;
+                        let end = conn.end_mut(place.end);
+                        (end.opened, end.reconciled) = (true, opened.reconcile);
                     }
                 }
                 Output::WakeAt(at) => {

@@ -42,6 +42,8 @@ pub(crate) struct EndState {
     pub(crate) source: Option<Source>,
     pub(crate) wake: Option<u64>,
     pub(crate) opened: bool,
+    /// It began with a reconciliation.
+    pub(crate) reconciled: bool,
     /// What the peer has acknowledged and was checked for.
     pub(crate) acked: Seq,
     /// When the last frame towards this end arrives.
@@ -50,7 +52,16 @@ pub(crate) struct EndState {
 
 impl EndState {
     pub(crate) const fn new(node: usize) -> Self {
-        Self { node, session: None, source: None, wake: None, opened: false, acked: 0, last_arrival: 0 }
+        Self {
+            node,
+            session: None,
+            source: None,
+            wake: None,
+            opened: false,
+            reconciled: false,
+            acked: 0,
+            last_arrival: 0,
+        }
     }
 }
 

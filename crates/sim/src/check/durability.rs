@@ -9,7 +9,7 @@ use blazedb_store::Store;
 
 use crate::Failure;
 use crate::check::expected_at;
-use crate::ledger::Op;
+use crate::ledger::{Kind, Op};
 use crate::network::Place;
 use crate::world::World;
 
@@ -22,14 +22,16 @@ pub(crate) fn on_acknowledged(world: &mut World, place: Place) -> Result<(), Fai
     if pushed <= end.acked {
         return Ok(());
     }
-    let (from, node) = (std::mem::replace(&mut end.acked, pushed), end.node);
+    let (from, node, reconciled) = (std::mem::replace(&mut end.acked, pushed), end.node, end.reconciled);
     let Some(store) = world.nodes.get(node).and_then(|node| node.store.as_ref()) else { return Ok(()) };
     // The feed holds newest states: what was written again since goes out with that.
     let again: BTreeSet<RecordId> =
         store.changes(pushed, usize::MAX, None)?.into_iter().map(|change| change.id).collect();
     let covered = |op: &&Op| {
         let written = op.node == node && !op.doubtful && op.seq > from && op.seq <= pushed;
-        written && world.ledger.id_of(op.subject).is_some_and(|id| !again.contains(&id))
+        // Compared by content, two deletions of a record are one: the difference is settled when it shows.
+        let sent = !(reconciled && matches!(op.kind, Kind::Delete(_)));
+        written && sent && world.ledger.id_of(op.subject).is_some_and(|id| !again.contains(&id))
     };
     let acknowledged: Vec<i64> = world.ledger.ops.iter().filter(covered).map(|op| op.number).collect();
     if let Some(owed) = world.owed.get_mut(peer) {
