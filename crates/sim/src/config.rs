@@ -19,6 +19,13 @@ pub enum Shape {
     Chain,
 }
 
+impl Shape {
+    /// Whether there is one way only between any two nodes.
+    pub(crate) const fn is_tree(self) -> bool {
+        matches!(self, Self::Star | Self::Relay | Self::Chain)
+    }
+}
+
 /// One link: who connects to whom, and what it asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LinkPlan {

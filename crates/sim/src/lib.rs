@@ -101,6 +101,8 @@ fn run(world: &mut World) -> Result<(), Failure> {
     check::echo::settle(world)?;
     check_all(world)?;
     check::echo::check(world)?;
+    check_all(world)?;
+    check::echo::check_one_write(world)?;
     check_all(world)
 }
 

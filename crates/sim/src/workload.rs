@@ -72,6 +72,19 @@ impl World {
                 self.draft(subject, store, &mut draft)?;
             }
         }
+        self.commit(node, store, draft)
+    }
+
+    /// Has a node insert one new record.
+    pub(crate) fn write_one(&mut self, node: usize) -> Result<(), Failure> {
+        let Some(store) = self.nodes.get(node).and_then(|node| node.store.clone()) else { return Ok(()) };
+        let mut draft = Draft { next: self.ledger.next_number(), ..Draft::default() };
+        let subject = self.add_subject();
+        self.draft(subject, &store, &mut draft)?;
+        self.commit(node, &store, draft)
+    }
+
+    fn commit(&mut self, node: usize, store: &Store, draft: Draft) -> Result<(), Failure> {
         if draft.actions.is_empty() {
             return Ok(());
         }

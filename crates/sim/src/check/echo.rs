@@ -1,8 +1,10 @@
-//! A quiet system sends nothing but pings, and equal replicas that meet again send each other no changes.
+//! A quiet system sends nothing but pings, equal replicas that meet again send each other no changes, and a write
+//! goes to every node that may have it once and back to none.
 
 use blazedb_core::wire::Message;
 
 use crate::Failure;
+use crate::check::reaches;
 use crate::world::World;
 
 /// How long nothing may be sent before a system counts as quiet, in virtual milliseconds.
@@ -46,6 +48,26 @@ pub(crate) fn check(world: &mut World) -> Result<(), Failure> {
     while world.step(until)? {}
     if world.noise.changes > 0 {
         let detail = format!("equal replicas that met again sent {} batches of changes", world.noise.changes);
+        return Err(Failure::new("echo", detail));
+    }
+    Ok(())
+}
+
+/// Writes one record in a system at rest, and counts how often it is sent.
+pub(crate) fn check_one_write(world: &mut World) -> Result<(), Failure> {
+    world.noise.changes = 0;
+    let node = world.rng.index(world.config.nodes);
+    world.write_one(node)?;
+    let until = world.now() + MEET_MS;
+    while world.step(until)? {}
+    let reached = (0..world.config.nodes).filter(|to| *to != node && reaches(world, node, *to)).count();
+    // Where there is more than one way to a node, a write may take each of them, and meet itself on each link.
+    let most = if world.config.shape.is_tree() { reached } else { 2 * world.links.len() };
+    let sent = world.noise.changes;
+    if sent < reached as u64 || sent > most as u64 {
+        let detail = format!(
+            "a write of node {node} was sent {sent} times, to reach {reached} nodes ({most} at most)"
+        );
         return Err(Failure::new("echo", detail));
     }
     Ok(())
