@@ -4,6 +4,7 @@
 //! command without a word.
 
 pub mod args;
+pub mod client;
 pub mod commands;
 mod demo;
 pub mod load;
@@ -11,12 +12,18 @@ pub mod output;
 mod usage;
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
 
 pub use args::{Cli, Command, GlobalArgs};
 pub use output::{CliError, ErrorCode, Output};
+
+/// Threads for what does not block.
+const WORKERS: usize = 2;
 
 /// Runs the command line `args`, the program's name first, and tells how it went.
 #[must_use]
@@ -36,7 +43,33 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 }
 
 fn run_command(cli: &Cli) -> Result<(), CliError> {
+    log_to_stderr(&cli.global);
     let mut output = Output::to_stdout(&cli.global);
-    commands::run(cli, &mut output)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::io("starting", &error))?;
+    let done = runtime.block_on(commands::run(cli, &mut output));
+    // Reads that nobody waits for any more are over within this.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    done?;
     output.flush()
+}
+
+fn log_to_stderr(global: &GlobalArgs) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, _) => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let colours = std::io::stderr().is_terminal();
+    // It can fail only if logging is set up already.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .try_init();
 }
