@@ -92,12 +92,8 @@ pub fn check(
         let start = total - reader.remaining();
         let history = start..start + history_len;
         let body = history.end..history.end + body_len;
-        let newest_here = check_entry(
-            &histories,
-            reader.read_bytes(history_len)?,
-            reader.read_bytes(body_len)?,
-            names,
-        )?;
+        let newest_here =
+            check_entry(&histories, reader.read_bytes(history_len)?, reader.read_bytes(body_len)?, names)?;
         newest = newest.max(newest_here);
         entries.push(CheckedEntry { id, starts: lead & 1 != 0, history, body });
     }
@@ -255,7 +251,12 @@ struct Applier<'a> {
 }
 
 impl<'a> Applier<'a> {
-    fn new(store: &'a Store, writer: &'a mut Writer, batch: &'a CheckedBatch, applied: &'a mut Applied) -> Self {
+    fn new(
+        store: &'a Store,
+        writer: &'a mut Writer,
+        batch: &'a CheckedBatch,
+        applied: &'a mut Applied,
+    ) -> Self {
         let first_seq = writer.next_seq;
         Self { store, writer, batch, applied, fields: Vec::new(), first_seq }
     }

@@ -43,14 +43,18 @@ impl Store {
                 }
             }
             let names = self.names();
-            let mut all = db.prepare("SELECT seq, id, state, origin, tx, history, body FROM records").map_err(sqlite)?;
+            let mut all = db
+                .prepare("SELECT seq, id, state, origin, tx, history, body FROM records")
+                .map_err(sqlite)?;
             let mut rows = all.query([]).map_err(sqlite)?;
             while let Some(row) = rows.next().map_err(sqlite)? {
                 let row = StoredRow::read(row).map_err(sqlite)?;
                 verified.rows += 1;
                 match row.decode(&names) {
                     Ok(state) if state.life.is_alive() == (row.state == crate::row::ALIVE) => {}
-                    Ok(_) => verified.problems.push(format!("record {}: column state contradicts its history", row.id)),
+                    Ok(_) => verified
+                        .problems
+                        .push(format!("record {}: column state contradicts its history", row.id)),
                     Err(error) => verified.problems.push(format!("record {}: {error}", row.id)),
                 }
             }
@@ -174,9 +178,9 @@ fn renew(backup: &Path, staged: &Path, key: Option<&FileKey>) -> Result<(), Stor
 
 fn vacuum_into(db: &Connection, target: &Path, key: Option<&FileKey>) -> Result<(), StoreError> {
     let target = &std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
-    let target_text = target.to_str().ok_or_else(|| {
-        StoreError::Io(target.to_owned(), std::io::Error::other("the path is not UTF-8"))
-    })?;
+    let target_text = target
+        .to_str()
+        .ok_or_else(|| StoreError::Io(target.to_owned(), std::io::Error::other("the path is not UTF-8")))?;
     let mut uri = String::from("file:");
     for byte in target_text.bytes() {
         match byte {
@@ -206,5 +210,7 @@ fn sync_file(path: &Path) -> Result<(), StoreError> {
 /// A rename is durable once its directory is.
 fn sync_parent(path: &Path) -> Result<(), StoreError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|error| StoreError::Io(parent.to_owned(), error))
+    File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| StoreError::Io(parent.to_owned(), error))
 }

@@ -74,7 +74,13 @@ impl Fields for StoredFields<'_> {
 }
 
 /// Whether a stored record matches a filter.
-pub(crate) fn stored_matches(filter: &Filter, id: RecordId, body: &[u8], names: &NameTable, now: Timestamp) -> Option<bool> {
+pub(crate) fn stored_matches(
+    filter: &Filter,
+    id: RecordId,
+    body: &[u8],
+    names: &NameTable,
+    now: Timestamp,
+) -> Option<bool> {
     let fields = StoredFields { id, body: RecordView::parse(body).ok(), names };
     filter.eval(&EvalContext { record: &fields, old: None, user: None, now })
 }

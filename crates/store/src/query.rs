@@ -1,5 +1,7 @@
 //! Reading records: one, many by filter, all in order of id.
 
+use std::sync::Arc;
+
 use blazedb_core::blazebinary::{FieldNo, RecordView};
 use blazedb_core::feed::Seq;
 use blazedb_core::{Filter, Record, RecordId, Value};
@@ -93,13 +95,13 @@ impl Store {
     /// # Errors
     /// If the file can't be read.
     pub fn query(&self, query: &Query, mut visit: impl FnMut(Record) -> bool) -> Result<(), StoreError> {
-        self.read(|db| {
-            let names = self.names();
-            let (sql, params) = select_sql("id, body", query, &names);
-            let select = query.select.as_deref().map(|fields| numbers(fields, &names));
+        let (sql, params) = select_sql("id, body", query, &self.names());
+        self.read_once(|db| {
+            let mut names = LateNames::new(self, query.select.as_deref());
             self.each(db, &sql, &params, |row| {
                 let (id, body) = id_and_body(row)?;
-                Ok(visit(decode(id, body, &names, select.as_deref())?))
+                let (names, select) = names.get();
+                Ok(visit(decode(id, body, names, select)?))
             })
         })
     }
@@ -109,10 +111,9 @@ impl Store {
     /// # Errors
     /// If the file can't be read.
     pub fn count(&self, filter: Option<&Filter>) -> Result<u64, StoreError> {
-        self.read(|db| {
-            let names = self.names();
-            let query = Query { filter: filter.cloned(), ..Query::default() };
-            let (sql, params) = select_sql("count(*)", &query, &names);
+        let query = Query { filter: filter.cloned(), ..Query::default() };
+        let (sql, params) = select_sql("count(*)", &query, &self.names());
+        self.read_once(|db| {
             db.prepare_cached(&sql)
                 .and_then(|mut count| count.query_row(params_from_iter(&params), |row| row.get(0)))
                 .map_err(|error| self.sqlite(error))
@@ -124,12 +125,12 @@ impl Store {
     /// # Errors
     /// If the file can't be read.
     pub fn export(&self, mut visit: impl FnMut(Record) -> bool) -> Result<(), StoreError> {
-        self.read(|db| {
-            let names = self.names();
-            let sql = "SELECT id, body FROM records WHERE state=0 ORDER BY id";
+        let sql = "SELECT id, body FROM records WHERE state=0 ORDER BY id";
+        self.read_once(|db| {
+            let mut names = LateNames::new(self, None);
             self.each(db, sql, &[], |row| {
                 let (id, body) = id_and_body(row)?;
-                Ok(visit(decode(id, body, &names, None)?))
+                Ok(visit(decode(id, body, names.get().0, None)?))
             })
         })
     }
@@ -194,7 +195,8 @@ impl Store {
     pub fn ensure_index(&self, field: &str) -> Result<(), StoreError> {
         self.commit(|writer| {
             let no = writer.names.intern_field(&writer.db, field)?;
-            let sql = format!("CREATE INDEX IF NOT EXISTS field_{no} ON records(bz(body,{no})) WHERE state=0");
+            let sql =
+                format!("CREATE INDEX IF NOT EXISTS field_{no} ON records(bz(body,{no})) WHERE state=0");
             writer.db.execute_batch(&sql).map_err(|error| self.sqlite(error))
         })
     }
@@ -217,6 +219,28 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// The names as of the first row, when the statement has its snapshot: never fewer than what its rows use.
+struct LateNames<'a> {
+    store: &'a Store,
+    select: Option<&'a [String]>,
+    names: Option<(Arc<NameTable>, Option<Vec<FieldNo>>)>,
+}
+
+impl<'a> LateNames<'a> {
+    const fn new(store: &'a Store, select: Option<&'a [String]>) -> Self {
+        Self { store, select, names: None }
+    }
+
+    fn get(&mut self) -> (&NameTable, Option<&[FieldNo]>) {
+        let (names, select) = self.names.get_or_insert_with(|| {
+            let names = self.store.names();
+            let select = self.select.map(|fields| numbers(fields, &names));
+            (names, select)
+        });
+        (names, select.as_deref())
     }
 }
 
@@ -252,7 +276,12 @@ fn numbers(fields: &[String], names: &NameTable) -> Vec<FieldNo> {
     fields.iter().filter_map(|field| names.field_no(field)).collect()
 }
 
-fn decode(id: RecordId, body: &[u8], names: &NameTable, select: Option<&[FieldNo]>) -> Result<Record, StoreError> {
+fn decode(
+    id: RecordId,
+    body: &[u8],
+    names: &NameTable,
+    select: Option<&[FieldNo]>,
+) -> Result<Record, StoreError> {
     let mut record = Record::new(id);
     for (no, raw) in RecordView::parse(body)?.iter() {
         if select.is_none_or(|select| select.contains(&no))
@@ -311,7 +340,8 @@ mod tests {
     fn a_filter_on_an_indexed_field_uses_the_index() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("t"), &Password::Plaintext, StoreOptions::default()).unwrap();
-        let fields = [("p", Value::Int(1)), ("q", Value::Int(2))].map(|(name, value)| (name.to_owned(), value));
+        let fields =
+            [("p", Value::Int(1)), ("q", Value::Int(2))].map(|(name, value)| (name.to_owned(), value));
         let id = store.new_id().unwrap();
         store.transaction(|tx| tx.insert(id, &fields.into_iter().collect())).unwrap();
         assert!(plan(&store, "p == 1").contains("SCAN"));

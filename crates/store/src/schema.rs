@@ -55,14 +55,21 @@ pub(crate) fn migrate(db: &Connection, from: i64, steps: &[&str]) -> Result<()> 
 }
 
 /// A value of the table `meta`.
-pub(crate) fn meta<T: blazedb_sqlite::rusqlite::types::FromSql>(db: &Connection, key: &str) -> Result<Option<T>> {
+pub(crate) fn meta<T: blazedb_sqlite::rusqlite::types::FromSql>(
+    db: &Connection,
+    key: &str,
+) -> Result<Option<T>> {
     let mut statement = db.prepare_cached("SELECT value FROM meta WHERE key=?")?;
     let mut rows = statement.query([key])?;
     rows.next()?.map(|row| row.get(0)).transpose()
 }
 
 /// Sets a value of the table `meta`.
-pub(crate) fn set_meta(db: &Connection, key: &str, value: impl blazedb_sqlite::rusqlite::ToSql) -> Result<()> {
+pub(crate) fn set_meta(
+    db: &Connection,
+    key: &str,
+    value: impl blazedb_sqlite::rusqlite::ToSql,
+) -> Result<()> {
     db.prepare_cached("INSERT OR REPLACE INTO meta VALUES(?,?)")?.execute(params![key, value]).map(drop)
 }
 

@@ -105,7 +105,11 @@ impl Store {
     ///
     /// # Errors
     /// Every [`StoreError`] that is about a file, its password or its lock.
-    pub fn open(path: impl AsRef<Path>, password: &Password, options: StoreOptions) -> Result<Self, StoreError> {
+    pub fn open(
+        path: impl AsRef<Path>,
+        password: &Password,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
         let path = path.as_ref();
         if !options.create && !path.exists() {
             return Err(StoreError::NotFound(path.to_owned()));
@@ -118,13 +122,13 @@ impl Store {
         };
         let names = SharedNames::default();
         let cache = CacheKib(options.cache_kib);
-        let db = open_writer(path, key.as_ref(), cache, &names)
-            .map_err(|error| from_sqlite(path, error))?;
+        let db = open_writer(path, key.as_ref(), cache, &names).map_err(|error| from_sqlite(path, error))?;
         let version = check_ours(path, &db)?;
         use_log(&db).map_err(|error| from_sqlite(path, error))?;
         let mut replica = prepare(path, &db, version)?;
         let renewed = random_replica()?;
-        let writer = Writer::start(db, &options, &mut replica, renewed).map_err(|error| from_sqlite(path, error))?;
+        let writer =
+            Writer::start(db, &options, &mut replica, renewed).map_err(|error| from_sqlite(path, error))?;
         *names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(writer.names.clone());
         let inner = Inner {
             path: path.to_owned(),
@@ -271,7 +275,8 @@ impl Store {
     /// Readers learn new names before they can see rows that use them.
     fn publish_names(&self, writer: &Writer) {
         if self.names().len() != writer.names.len() {
-            *self.inner.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(writer.names.clone());
+            *self.inner.names.write().unwrap_or_else(PoisonError::into_inner) =
+                Arc::new(writer.names.clone());
         }
     }
 

@@ -248,7 +248,8 @@ impl Transaction<'_> {
         }
         let seq = self.writer.take_seq();
         let after = known.life.dead.map(|dead| dead.stamp).or(known.life.after);
-        let mut state = RecordState { life: Life { after, born: Some(self.stamp), dead: None }, ..Default::default() };
+        let mut state =
+            RecordState { life: Life { after, born: Some(self.stamp), dead: None }, ..Default::default() };
         for (name, value) in fields {
             let field = self.writer.names.intern_field(&self.writer.db, name)?;
             let old = known.cell(field).filter(|_| after == known.life.after);

@@ -1,4 +1,10 @@
 //! Files: passwords, damage, locks, full disks, backups, crashes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that can't go on fails where it stands"
+)]
 
 mod common;
 
@@ -13,7 +19,11 @@ const SECRET: &str = "correct horse";
 const MARKER: &str = "MARKERMARKERMARKER";
 
 fn open(path: &Path, password: &Password) -> Result<Store, StoreError> {
-    Store::open(path, password, StoreOptions { clock: TestClock::new().options().clock, ..StoreOptions::default() })
+    Store::open(
+        path,
+        password,
+        StoreOptions { clock: TestClock::new().options().clock, ..StoreOptions::default() },
+    )
 }
 
 fn sealed(path: &Path) -> Store {
@@ -150,7 +160,8 @@ fn a_backup_is_taken_while_writers_go_on_and_restores_to_another_replica() {
     let (_, none) = store.peer("l", blazedb_core::ReplicaId::from_bytes([9; 16])).unwrap();
     assert_eq!(none, None);
     let writer = store.clone();
-    let writing = std::thread::spawn(move || (1_000..1_300).for_each(|n| insert(&writer, n, [("n", 1.into())])));
+    let writing =
+        std::thread::spawn(move || (1_000..1_300).for_each(|n| insert(&writer, n, [("n", 1.into())])));
     let backup = dir.path().join("a.backup");
     store.backup(&backup).unwrap();
     writing.join().unwrap();
@@ -206,7 +217,10 @@ const CHILD: &str = "BLAZEDB_TEST_CHILD";
 
 fn child(test: &str, path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, path).stdout(Stdio::piped());
+    command
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, path)
+        .stdout(Stdio::piped());
     command
 }
 
@@ -227,7 +241,10 @@ fn a_second_process_is_told_who_has_the_file() {
         String::from_utf8(output.stdout).unwrap()
     };
     let told = run();
-    assert!(told.contains("in use by another process") && told.contains(&std::process::id().to_string()), "{told}");
+    assert!(
+        told.contains("in use by another process") && told.contains(&std::process::id().to_string()),
+        "{told}"
+    );
     assert!(matches!(open(&path, &Password::Plaintext), Err(StoreError::InUse(..))));
     drop(store);
     assert!(run().contains("opened true"));
@@ -243,7 +260,10 @@ fn what_was_acknowledged_is_there_after_the_process_was_killed() {
             store
                 .transaction(|tx| {
                     tx.insert(id(2 * n), &fields([("half", 1.into())]))?;
-                    tx.insert(id(2 * n + 1), &fields([("half", 2.into()), (format!("f{n}").as_str(), 1.into())]))
+                    tx.insert(
+                        id(2 * n + 1),
+                        &fields([("half", 2.into()), (format!("f{n}").as_str(), 1.into())]),
+                    )
                 })
                 .unwrap();
             println!("acknowledged {n}");
@@ -253,7 +273,8 @@ fn what_was_acknowledged_is_there_after_the_process_was_killed() {
     let path = dir.path().join("a.blazedb");
     let mut acknowledged = 0;
     for round in 0..12 {
-        let mut writer = child("what_was_acknowledged_is_there_after_the_process_was_killed", &path).spawn().unwrap();
+        let mut writer =
+            child("what_was_acknowledged_is_there_after_the_process_was_killed", &path).spawn().unwrap();
         let lines = BufReader::new(writer.stdout.take().unwrap()).lines();
         let mut seen = 0;
         for line in lines {
@@ -316,7 +337,8 @@ fn a_clock_that_fell_back_between_two_runs_gives_no_time_twice() {
     insert(&a, 1, []);
     let copy = tempfile::tempdir().unwrap();
     copy_dir(a.dir.path(), copy.path());
-    let again = Store::open(copy.path().join("t.blazedb"), &Password::Plaintext, TestClock::new().options()).unwrap();
+    let again =
+        Store::open(copy.path().join("t.blazedb"), &Password::Plaintext, TestClock::new().options()).unwrap();
     assert!(again.transaction(|tx| Ok(tx.time())).unwrap() > last);
 }
 
@@ -326,7 +348,8 @@ struct SmallDisk(tempfile::TempDir);
 impl SmallDisk {
     fn mount(options: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir.path()).output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir.path()).output();
         mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
     }
 }

@@ -1,4 +1,10 @@
 //! Feeds between stores: what is sent, what is applied, and that all replicas agree in the end.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that can't go on fails where it stands"
+)]
 
 mod common;
 
@@ -144,7 +150,9 @@ fn a_delete_beats_a_concurrent_update_everywhere_and_the_update_is_in_the_confli
     settle(&[(&a, &b)]);
     assert!(export(&a).is_empty() && export(&b).is_empty());
     let lost: Vec<_> = a.conflicts().unwrap().into_iter().chain(b.conflicts().unwrap()).collect();
-    assert!(lost.iter().any(|c| c.kind == ConflictKind::Deleted && c.value == Some(2.into()) && c.field == "n"));
+    assert!(
+        lost.iter().any(|c| c.kind == ConflictKind::Deleted && c.value == Some(2.into()) && c.field == "n")
+    );
     insert(&a, 1, [("again", 1.into())]);
     settle(&[(&a, &b)]);
     assert_eq!(export(&b)[0].fields, fields([("again", 1.into())]));
@@ -357,7 +365,9 @@ fn play(stores: &[Temp; 3], step: &Step) {
         }
         Step::Set(s, r, f, v) => edit(s, r, set(&format!("f{f}"), v)),
         Step::Unset(s, r, f) => edit(s, r, edits([(format!("f{f}").as_str(), FieldEdit::Unset)])),
-        Step::Count(s, r, v) => edit(s, r, edits([("n", FieldEdit::Increment(v)), ("m", FieldEdit::Increment(v))])),
+        Step::Count(s, r, v) => {
+            edit(s, r, edits([("n", FieldEdit::Increment(v)), ("m", FieldEdit::Increment(v))]))
+        }
         Step::SetEdit(s, r, v, on) => {
             let (add, remove) = if on { (vec![v.into()], vec![]) } else { (vec![], vec![v.into()]) };
             edit(s, r, edits([("s", FieldEdit::SetEdit { add, remove })]));
