@@ -11,6 +11,7 @@ mod error;
 mod feed;
 mod functions;
 mod key;
+mod lock_file;
 mod names;
 mod query;
 mod reached;

@@ -3,8 +3,8 @@
 //! Invariants: one process, one writer connection, any number of readers; a record, its stamps, its feed entry
 //! and the checkpoints that led to it commit together; feed sequences only rise, also over a crash.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,7 @@ use crate::connection::{CacheKib, Durability, open_reader, open_writer, use_log}
 use crate::error::{StoreError, from_sqlite};
 use crate::functions::SharedNames;
 use crate::key::{FileKey, HEADER_LEN, Password, is_plaintext};
+use crate::lock_file::LockFile;
 use crate::names::NameTable;
 use crate::reached::Reached;
 use crate::row::RowBuffer;
@@ -480,34 +481,4 @@ pub(crate) fn random_replica() -> Result<ReplicaId, StoreError> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::Kdf("no randomness".to_owned()))?;
     Ok(ReplicaId(uuid::Builder::from_random_bytes(bytes).into_uuid()))
-}
-
-/// Keeps other processes out, by a lock on a file beside the database.
-pub(crate) struct LockFile {
-    _file: File,
-}
-
-impl LockFile {
-    fn acquire(path: &Path) -> Result<Self, StoreError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
-        let lock_path = PathBuf::from(name);
-        let io = |error| StoreError::Io(lock_path.clone(), error);
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                let holder = if holder.is_empty() { holder } else { format!(" (pid {})", holder.trim()) };
-                return Err(StoreError::InUse(path.to_owned(), holder));
-            }
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
-        // Only a hint for whoever is refused: a full disk must not keep a database from opening.
-        let _ = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
-        Ok(Self { _file: file })
-    }
 }
