@@ -30,6 +30,7 @@ pub struct BackupArgs {
     /// Database
     pub db: DatabaseName,
     /// File to write; it must not exist
+    #[arg(id = "path", value_name = "FILE")]
     pub file: PathBuf,
 }
 
@@ -37,6 +38,7 @@ pub struct BackupArgs {
 #[derive(Args, Debug)]
 pub struct RestoreArgs {
     /// Backup
+    #[arg(id = "path", value_name = "FILE")]
     pub file: PathBuf,
     /// Database to make of it; its file must not exist
     pub db: DatabaseName,
