@@ -90,7 +90,10 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::insert`]; then none of them is inserted.
-    pub fn insert_many(&self, records: impl IntoIterator<Item = Fields>) -> Result<Vec<RecordId>, StoreError> {
+    pub fn insert_many(
+        &self,
+        records: impl IntoIterator<Item = Fields>,
+    ) -> Result<Vec<RecordId>, StoreError> {
         self.transaction(|tx| {
             let insert = |fields: Fields| {
                 let id = self.store().new_id()?;
@@ -152,7 +155,6 @@ impl Database {
     }
 
     /// A query over the records.
-    #[must_use]
     pub fn query(&self) -> QueryBuilder<'_> {
         QueryBuilder::new(self)
     }

@@ -31,7 +31,12 @@ pub(crate) struct FeedCache {
 
 impl FeedCache {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, recent: Mutex::default(), reading: tokio::sync::Mutex::default(), encoded: AtomicU64::new(0) }
+        Self {
+            store,
+            recent: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            encoded: AtomicU64::new(0),
+        }
     }
 
     /// The feed behind `after`.

@@ -27,12 +27,15 @@ mod topology;
 
 pub use applier::ApplyError;
 pub use blazedb_core::filter::field;
+pub use blazedb_core::session::{Admission, Closed};
 pub use blazedb_core::topology::SyncMode;
 pub use blazedb_core::wire::{CloseCode, Direction, Hello};
-pub use blazedb_core::session::{Admission, Closed};
-pub use blazedb_core::{FieldEdit, FieldEdits, Filter, Hlc, NodeId, Record, RecordId, ReplicaId, Stamp, Timestamp, Value};
+pub use blazedb_core::{
+    FieldEdit, FieldEdits, Filter, Hlc, NodeId, Record, RecordId, ReplicaId, Stamp, Timestamp, Value,
+};
 pub use blazedb_store::{
-    Conflict, Durability, Password, StoreError, StoreOptions, TracedEdit, TracedOp, Transaction, Verified, restore,
+    Conflict, Durability, Password, StoreError, StoreOptions, TracedEdit, TracedOp, Transaction, Verified,
+    restore,
 };
 pub use blazedb_transport::{Connection, Endpoint, Fingerprint, Identity, KnownNodes, PinPolicy};
 pub use database::{Database, Fields};

@@ -176,10 +176,8 @@ impl Link {
             report: Arc::clone(&self.report),
             stop: self.stop.subscribe(),
         };
-        let role = Role::Client {
-            direction: self.config.mode.direction(),
-            compression: self.config.compression,
-        };
+        let role =
+            Role::Client { direction: self.config.mode.direction(), compression: self.config.compression };
         let closed = run_session(context, role, connection.into()).await;
         if started.elapsed().as_millis() >= LASTING_MS {
             *failures = 0;
@@ -188,7 +186,8 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Connection, ConnectError> {
-        let LinkConfig { endpoint, database_name, remote_database, identity, pins, options, .. } = &self.config;
+        let LinkConfig { endpoint, database_name, remote_database, identity, pins, options, .. } =
+            &self.config;
         ws::connect(endpoint, database_name, remote_database, identity, pins, options).await
     }
 

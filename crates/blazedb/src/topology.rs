@@ -183,7 +183,8 @@ impl Topology {
     /// [`TopologyError::Name`] and [`TopologyError::Registered`].
     pub fn register(&self, database: &Database, name: &str) -> Result<DatabaseNode, TopologyError> {
         let parsed = name.parse::<DatabaseName>();
-        let node = DatabaseNode(parsed.map_err(|error| TopologyError::Name(name.to_owned(), error.to_string()))?);
+        let node =
+            DatabaseNode(parsed.map_err(|error| TopologyError::Name(name.to_owned(), error.to_string()))?);
         let mut state = self.state();
         if state.databases.contains_key(&node) {
             return Err(TopologyError::Registered(name.to_owned()));
@@ -220,7 +221,8 @@ impl Topology {
         policy: SyncPolicy,
     ) -> Result<LinkId, TopologyError> {
         let endpoint = remote.url.parse::<Endpoint>();
-        let endpoint = endpoint.map_err(|error| TopologyError::Address(remote.url.clone(), error.to_string()))?;
+        let endpoint =
+            endpoint.map_err(|error| TopologyError::Address(remote.url.clone(), error.to_string()))?;
         let pins = match remote.key {
             Some(key) => PinPolicy::Exactly(key),
             None => PinPolicy::FirstUse(Arc::clone(&self.known)),
@@ -262,7 +264,8 @@ impl Topology {
     /// Every link as it is now.
     #[must_use]
     pub fn links(&self) -> Vec<(LinkId, LinkStatus)> {
-        let links: Vec<_> = self.state().links.iter().map(|(id, (link, _))| (*id, Arc::clone(link))).collect();
+        let links: Vec<_> =
+            self.state().links.iter().map(|(id, (link, _))| (*id, Arc::clone(link))).collect();
         links.into_iter().map(|(id, link)| (id, link.status())).collect()
     }
 

@@ -96,6 +96,9 @@ pub enum Command {
     Conflicts(ConflictsArgs),
     /// Measure this machine with the built-in workloads
     Bench(BenchArgs),
+    /// A node of a benchmark, in a process of its own
+    #[command(name = "bench-node", hide = true)]
+    BenchNode,
 }
 
 impl Command {
@@ -123,6 +126,7 @@ impl Command {
             Self::Passwd(_) => "passwd",
             Self::Conflicts(_) => "conflicts",
             Self::Bench(_) => "bench",
+            Self::BenchNode => "bench-node",
         }
     }
 }

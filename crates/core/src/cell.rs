@@ -1,6 +1,6 @@
 //! One field of one record, with what merging needs.
 //!
-//! Invariants (laws tested below): [`Cell::join`] is commutative, associative and idempotent; a register keeps
+//! Invariants (laws tested beside [`merge`](crate::merge)): [`Cell::join`] is commutative, associative and idempotent; a register keeps
 //! the content of the highest stamp; a counter keeps every replica's tally; in a set an element that one side
 //! added survives a removal on the other side that had not seen that addition (add-wins).
 //!
@@ -230,11 +230,16 @@ impl Cell {
             // One stamp is one write: the contents are the same.
             _ => return Joined::Kept,
         }
+        // Both last writes are in the result: the one that is not its stamp is one of those it has seen.
+        let known = [before.stamp, other.stamp].into_iter().chain(before.replaced.iter().copied());
+        let known = known.chain(other.replaced.iter().copied());
         self.stamp = self.stamp.max(other.stamp);
-        self.replaced = newest_per_writer(self.replaced.iter().chain(&other.replaced).copied());
+        self.replaced = newest_per_writer(known.filter(|stamp| stamp.writer != self.stamp.writer));
         if *self == before {
             Joined::Kept
-        } else if self.content == other.content && self.stamp == other.stamp && self.replaced == other.replaced
+        } else if self.content == other.content
+            && self.stamp == other.stamp
+            && self.replaced == other.replaced
         {
             Joined::Adopted
         } else {
@@ -249,11 +254,16 @@ fn replaced_by(stamp: Stamp, old: &Cell) -> Vec<Stamp> {
 }
 
 fn newest_per_writer(stamps: impl Iterator<Item = Stamp>) -> Vec<Stamp> {
+    newest_of_writers(stamps, MAX_REPLACED)
+}
+
+/// The newest stamp of each writer, newest first, and of these the `limit` newest.
+pub(crate) fn newest_of_writers(stamps: impl Iterator<Item = Stamp>, limit: usize) -> Vec<Stamp> {
     let mut all: Vec<Stamp> = stamps.collect();
     all.sort_unstable_by(|a, b| b.cmp(a));
-    let mut newest: Vec<Stamp> = Vec::with_capacity(all.len().min(MAX_REPLACED));
+    let mut newest: Vec<Stamp> = Vec::with_capacity(all.len().min(limit));
     for stamp in all {
-        if newest.len() < MAX_REPLACED && newest.iter().all(|n| n.writer != stamp.writer) {
+        if newest.len() < limit && newest.iter().all(|n| n.writer != stamp.writer) {
             newest.push(stamp);
         }
     }

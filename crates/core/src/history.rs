@@ -10,12 +10,14 @@
 use std::collections::BTreeMap;
 
 use crate::blazebinary::varint::{Reader, write_varint, write_zigzag};
-use crate::blazebinary::{DecodeError, EncodeError, FieldNo, OwnedValue, RawValue, RecordBuilder, RecordView};
-use crate::cell::{Cell, Content, Counter, Set};
+use crate::blazebinary::{
+    DecodeError, EncodeError, FieldNo, OwnedValue, RawValue, RecordBuilder, RecordView,
+};
+use crate::cell::{Cell, Content, Counter, Set, newest_of_writers};
 use crate::feed::Seq;
 use crate::id::ReplicaId;
-use crate::limits::{MAX_CELL_WRITERS, MAX_FIELDS, MAX_REPLACED};
-use crate::merge::{Life, RecordState, Tombstone};
+use crate::limits::{MAX_CELL_WRITERS, MAX_DELETION_SEEN, MAX_FIELDS, MAX_REPLACED};
+use crate::merge::{Life, RecordState, Seen, Tombstone};
 use crate::stamp::{Hlc, Stamp};
 use crate::value::Value;
 
@@ -71,17 +73,21 @@ impl HistoryWriter<'_> {
     /// Writes a head; the cells must follow unless it is uniform.
     pub fn head(&mut self, head: &HistoryHead, out: &mut Vec<u8>) {
         let Life { after, born, dead } = head.life;
-        let seen = dead.and_then(|dead| dead.seen);
+        let seen: Vec<Stamp> = dead.iter().flat_map(|dead| dead.seen.iter()).collect();
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         out.push(
             flag(head.uniform, UNIFORM)
                 | flag(born.is_some(), BORN)
                 | flag(dead.is_some(), DEAD)
                 | flag(after.is_some(), AFTER)
-                | flag(seen.is_some(), DEAD_SEEN),
+                | flag(!seen.is_empty(), DEAD_SEEN),
         );
-        for stamp in [born, dead.map(|dead| dead.stamp), seen, after].into_iter().flatten() {
-            self.stamp(stamp, out);
+        [born, dead.map(|dead| dead.stamp), after]
+            .into_iter()
+            .flatten()
+            .for_each(|stamp| self.stamp(stamp, out));
+        if !seen.is_empty() {
+            self.stamps(&seen, out);
         }
     }
 
@@ -112,6 +118,11 @@ impl HistoryWriter<'_> {
         }
     }
 
+    fn stamps(&mut self, stamps: &[Stamp], out: &mut Vec<u8>) {
+        write_varint(stamps.len() as u64, out);
+        stamps.iter().for_each(|stamp| self.stamp(*stamp, out));
+    }
+
     fn stamp(&mut self, stamp: Stamp, out: &mut Vec<u8>) {
         write_time(stamp.time, out);
         write_varint(u64::from((self.writer_no)(stamp.writer)), out);
@@ -127,8 +138,7 @@ impl HistoryWriter<'_> {
         let replaced = if cell.replaced.is_empty() { 0 } else { HAS_REPLACED };
         out.push(kind | replaced | if base.is_some() { HAS_BASE } else { 0 });
         if replaced != 0 {
-            write_varint(cell.replaced.len() as u64, out);
-            cell.replaced.iter().for_each(|stamp| self.stamp(*stamp, out));
+            self.stamps(&cell.replaced, out);
         }
         if let Some(base) = base {
             self.stamp(base, out);
@@ -183,8 +193,9 @@ impl HistoryReader<'_> {
         }
         let born = self.stamp_if(flags & BORN != 0, reader)?;
         let dead = self.stamp_if(flags & DEAD != 0, reader)?;
-        let seen = self.stamp_if(flags & DEAD_SEEN != 0, reader)?;
         let after = self.stamp_if(flags & AFTER != 0, reader)?;
+        let seen = if flags & DEAD_SEEN != 0 { self.newest(MAX_DELETION_SEEN, reader)? } else { Vec::new() };
+        let seen = Seen::new(seen.into_iter());
         let dead = dead.map(|stamp| Tombstone { stamp, seen });
         Ok(HistoryHead { uniform, life: Life { after, born, dead } })
     }
@@ -197,21 +208,22 @@ impl HistoryReader<'_> {
         let head = self.head(reader)?;
         let body = if body.is_empty() { None } else { Some(RecordView::parse(body)?) };
         let cells = match (head.uniform, head.life.born) {
-            (true, Some(born)) => self.uniform_cells(born, body.as_ref()),
+            (true, Some(born)) => self.uniform_cells(born, body.as_ref())?,
             _ => self.cells(reader, body.as_ref())?,
         };
         Ok(RecordState { life: head.life, cells })
     }
 
-    fn uniform_cells(&self, born: Stamp, body: Option<&RecordView<'_>>) -> Vec<(FieldNo, Cell)> {
+    fn uniform_cells(
+        &self,
+        born: Stamp,
+        body: Option<&RecordView<'_>>,
+    ) -> Result<Vec<(FieldNo, Cell)>, DecodeError> {
         let seq = self.row_seq.unwrap_or_default();
-        let cell = |value: RawValue<'_>| Cell {
-            stamp: born,
-            replaced: Vec::new(),
-            seq,
-            content: Content::Register(OwnedValue::from(value)),
+        let cell = |(field, value)| {
+            Ok((field, Cell { stamp: born, replaced: Vec::new(), seq, content: register(value)? }))
         };
-        body.map_or_else(Vec::new, |body| body.iter().map(|(field, value)| (field, cell(value))).collect())
+        body.map_or_else(|| Ok(Vec::new()), |body| body.iter().map(cell).collect())
     }
 
     fn cells(
@@ -253,48 +265,81 @@ impl HistoryReader<'_> {
         if flags > (KIND | HAS_REPLACED | HAS_BASE) {
             return Err(DecodeError::UnknownTag(flags));
         }
-        let mut replaced = Vec::new();
-        if flags & HAS_REPLACED != 0 {
-            for _ in 0..count(reader, MAX_REPLACED)? {
-                replaced.push(self.stamp(reader)?);
-            }
+        let replaced =
+            if flags & HAS_REPLACED != 0 { self.newest(MAX_REPLACED, reader)? } else { Vec::new() };
+        if replaced.iter().any(|seen| seen.writer == stamp.writer) {
+            return Err(DecodeError::Mismatch);
         }
         let base = self.stamp_if(flags & HAS_BASE != 0, reader)?;
         let content = match (flags & KIND, value) {
-            (0, Some(value)) if base.is_none() => Content::Register(OwnedValue::from(value)),
+            (0, Some(value)) if base.is_none() => register(value)?,
             (1, None) if base.is_none() => Content::Absent,
-            (2, Some(_)) => Content::Counter(Counter { base, tallies: self.tallies(reader)? }),
+            (2, Some(value)) => Content::Counter(self.counter(reader, base, value)?),
             (3, Some(value)) => Content::Set(self.set(reader, base, value)?),
             _ => return Err(DecodeError::UnknownTag(flags)),
         };
         Ok(Cell { stamp, replaced, seq, content })
     }
 
-    fn tallies(&self, reader: &mut Reader<'_>) -> Result<BTreeMap<ReplicaId, (u64, u64)>, DecodeError> {
+    fn counter(
+        &self,
+        reader: &mut Reader<'_>,
+        base: Option<Stamp>,
+        value: RawValue<'_>,
+    ) -> Result<Counter, DecodeError> {
         let mut tallies = BTreeMap::new();
         for _ in 0..count(reader, MAX_CELL_WRITERS)? {
             let writer = self.writer(reader)?;
-            tallies.insert(writer, (reader.read_varint()?, reader.read_varint()?));
+            let tally = (reader.read_varint()?, reader.read_varint()?);
+            if tallies.insert(writer, tally).is_some() {
+                return Err(DecodeError::Mismatch);
+            }
         }
-        Ok(tallies)
+        let counter = Counter { base, tallies };
+        let shown = matches!(value.decode()?, Value::Counter(sum) if sum == counter.value());
+        if shown { Ok(counter) } else { Err(DecodeError::Mismatch) }
     }
 
-    fn set(&self, reader: &mut Reader<'_>, base: Option<Stamp>, value: RawValue<'_>) -> Result<Set, DecodeError> {
+    fn set(
+        &self,
+        reader: &mut Reader<'_>,
+        base: Option<Stamp>,
+        value: RawValue<'_>,
+    ) -> Result<Set, DecodeError> {
         let Value::Set(visible) = value.decode()? else { return Err(DecodeError::Mismatch) };
         let mut elements = BTreeMap::new();
         for element in visible {
             elements.insert(OwnedValue::from(&element), self.times(reader)?);
         }
-        Ok(Set { base, elements, seen: self.times(reader)? })
+        let seen = self.times(reader)?;
+        // An element is there because of an addition, and every addition has been seen.
+        let sound = |dots: &BTreeMap<ReplicaId, Hlc>| {
+            !dots.is_empty() && dots.iter().all(|(writer, time)| seen.get(writer) >= Some(time))
+        };
+        if elements.values().all(sound) {
+            Ok(Set { base, elements, seen })
+        } else {
+            Err(DecodeError::Mismatch)
+        }
     }
 
     fn times(&self, reader: &mut Reader<'_>) -> Result<BTreeMap<ReplicaId, Hlc>, DecodeError> {
         let mut times = BTreeMap::new();
         for _ in 0..count(reader, MAX_CELL_WRITERS)? {
             let stamp = self.stamp(reader)?;
-            times.insert(stamp.writer, stamp.time);
+            if times.insert(stamp.writer, stamp.time).is_some() {
+                return Err(DecodeError::Mismatch);
+            }
         }
         Ok(times)
+    }
+
+    /// Stamps of as many writers, newest first.
+    fn newest(&self, limit: usize, reader: &mut Reader<'_>) -> Result<Vec<Stamp>, DecodeError> {
+        let count = count(reader, limit)?;
+        let stamps = (0..count).map(|_| self.stamp(reader)).collect::<Result<Vec<_>, _>>()?;
+        let canonical = count > 0 && newest_of_writers(stamps.iter().copied(), limit) == stamps;
+        if canonical { Ok(stamps) } else { Err(DecodeError::Mismatch) }
     }
 
     fn stamp_if(&self, there: bool, reader: &mut Reader<'_>) -> Result<Option<Stamp>, DecodeError> {
@@ -311,6 +356,14 @@ impl HistoryReader<'_> {
         let number = u32::try_from(reader.read_varint()?).map_err(|_| DecodeError::OutOfRange)?;
         (self.writer)(number).ok_or(DecodeError::UnknownNumber(number))
     }
+}
+
+/// A register's content: any value that is not mergeable.
+fn register(value: RawValue<'_>) -> Result<Content, DecodeError> {
+    if value.is_mergeable() {
+        return Err(DecodeError::Mismatch);
+    }
+    Ok(Content::Register(OwnedValue::from(value)))
 }
 
 /// A count of items of at least one byte each.

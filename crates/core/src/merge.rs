@@ -6,16 +6,59 @@
 //! floor only rises, so what was dropped in one order of arrival is dropped in every order.
 
 use crate::blazebinary::FieldNo;
-use crate::cell::{Cell, Content, Joined};
+use crate::cell::{Cell, Content, Joined, newest_of_writers};
+use crate::limits::MAX_DELETION_SEEN;
 use crate::stamp::Stamp;
+
+/// What a deletion had seen of the record: the newest stamp of every writer, as far as they fit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Seen([Option<Stamp>; MAX_DELETION_SEEN]);
+
+impl Seen {
+    /// Of these stamps the newest of each writer, and of those the newest.
+    pub fn new(stamps: impl Iterator<Item = Stamp>) -> Self {
+        let mut seen = Self::default();
+        for (slot, stamp) in seen.0.iter_mut().zip(newest_of_writers(stamps, MAX_DELETION_SEEN)) {
+            *slot = Some(stamp);
+        }
+        seen
+    }
+
+    /// The stamps, newest first.
+    pub fn iter(&self) -> impl Iterator<Item = Stamp> + '_ {
+        self.0.iter().copied().flatten()
+    }
+
+    /// Exact for as many writers as fit; of the others, what is older than all of these counts as seen.
+    fn has(&self, stamp: Stamp) -> bool {
+        if let Some(newest) = self.iter().find(|seen| seen.writer == stamp.writer) {
+            return newest >= stamp;
+        }
+        self.0.last().is_some_and(|oldest| *oldest > Some(stamp))
+    }
+}
 
 /// A deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tombstone {
     /// When, and by whom.
     pub stamp: Stamp,
-    /// The newest stamp in the record that the deleting replica saw; `None` if it saw none.
-    pub seen: Option<Stamp>,
+    /// What the deleting replica had seen of the record.
+    pub seen: Seen,
+}
+
+impl Tombstone {
+    /// The deletion, by the write `stamp`, of a record of which `state` is known.
+    #[must_use]
+    pub fn new(stamp: Stamp, state: &RecordState) -> Self {
+        Self { stamp, seen: state.seen() }
+    }
+
+    /// Whether the write `stamp` was known to whoever deleted the record.
+    #[must_use]
+    pub fn has_seen(&self, stamp: Stamp) -> bool {
+        self.stamp.writer == stamp.writer || self.seen.has(stamp)
+    }
 }
 
 /// When a record came to be and when it went.
@@ -41,8 +84,10 @@ impl Life {
         }
     }
 
-    /// Cells with a stamp below this are from before the incarnation's last deletion or rebirth.
-    fn floor(&self) -> Option<Stamp> {
+    /// What began below this is from before the incarnation's last deletion or rebirth and is dropped; `None` if
+    /// it was never deleted. A mergeable value that begins by being counted or added to takes this as its base.
+    #[must_use]
+    pub fn floor(&self) -> Option<Stamp> {
         self.dead.map(|dead| self.born.map_or(dead.stamp, |born| born.max(dead.stamp)))
     }
 
@@ -132,6 +177,15 @@ impl RecordState {
         self.cells.iter().map(|(_, cell)| cell.stamp).max().max(self.life.newest())
     }
 
+    /// The newest stamp of every writer, as far as they fit.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        let life = [self.life.born, self.life.dead.map(|dead| dead.stamp)].into_iter().flatten();
+        let deleted = self.life.dead.iter().flat_map(|dead| dead.seen.iter());
+        let cells = self.cells.iter().flat_map(|(_, cell)| cell.replaced.iter().copied().chain([cell.stamp]));
+        Seen::new(life.chain(deleted).chain(cells))
+    }
+
     /// Takes in `incoming`; what changes gets the local feed sequence `seq`.
     pub fn merge(&mut self, incoming: Self, seq: u64) -> MergeReport {
         let mut report = MergeReport::default();
@@ -141,8 +195,9 @@ impl RecordState {
             std::cmp::Ordering::Greater => self.adopt_new_incarnation(incoming, seq, &mut report),
             std::cmp::Ordering::Equal => {
                 self.life.join_same_incarnation(&incoming.life);
+                let news = self.life.dead.filter(|dead| Some(*dead) != life.dead && !self.life.is_alive());
                 report.differs_from_incoming |= self.life != incoming.life;
-                self.drop_below_floor(&incoming.life, &mut report);
+                self.drop_below_floor(news, &mut report);
                 self.merge_cells(incoming, seq, &mut report);
             }
         }
@@ -163,7 +218,10 @@ impl RecordState {
 
     fn adopt_new_incarnation(&mut self, incoming: Self, seq: u64, report: &mut MergeReport) {
         let after = incoming.life.after;
-        let old = std::mem::replace(self, Self { life: incoming.life, cells: incoming.cells });
+        let floor = incoming.life.floor();
+        let old = std::mem::replace(self, incoming);
+        // An honest sender has dropped them already.
+        self.cells.retain(|(_, cell)| floor.is_none_or(|floor| cell.survives(floor)));
         for (_, cell) in &mut self.cells {
             cell.seq = seq;
         }
@@ -179,21 +237,12 @@ impl RecordState {
         }
     }
 
-    fn drop_below_floor(&mut self, incoming: &Life, report: &mut MergeReport) {
+    fn drop_below_floor(&mut self, news: Option<Tombstone>, report: &mut MergeReport) {
         let Some(floor) = self.life.floor() else { return };
-        let dead = self.life.dead.filter(|_| !self.life.is_alive());
-        let news = dead.filter(|dead| incoming.dead == Some(*dead));
         let mut kept = Vec::with_capacity(self.cells.len());
         for (field, cell) in self.cells.drain(..) {
             // A delete wins over every update of its incarnation: what its replica had not seen is a conflict.
-            if let Some(dead) = news
-                && dead.seen < Some(cell.stamp)
-                && dead.stamp.writer != cell.stamp.writer
-                && cell.content != Content::Absent
-            {
-                let (winner, kind) = (dead.stamp, ConflictKind::Deleted);
-                report.displaced.push(Displaced { field, cell: cell.clone(), winner, kind });
-            }
+            note_deleted(field, &cell, news, report);
             if cell.survives(floor) {
                 kept.push((field, cell));
             } else {
@@ -231,8 +280,7 @@ impl RecordState {
 /// An update that reaches a record deleted without having seen it.
 fn note_deleted(field: FieldNo, cell: &Cell, dead: Option<Tombstone>, report: &mut MergeReport) {
     if let Some(dead) = dead
-        && dead.seen < Some(cell.stamp)
-        && dead.stamp.writer != cell.stamp.writer
+        && !dead.has_seen(cell.stamp)
         && cell.content != Content::Absent
     {
         let (cell, winner) = (cell.clone(), dead.stamp);
@@ -271,3 +319,6 @@ fn merge_cell(field: FieldNo, mine: &mut Cell, theirs: &Cell, seq: u64, report: 
         report.displaced.push(displaced);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,9 +44,9 @@ pub fn history<'n>(id: RecordId, state: &RecordState, name: impl Fn(u32) -> &'n 
     hasher.finalize().into()
 }
 
-/// The content hash of a record that is alive; `fields` in any order.
+/// The content hash of a record that is alive; `fields` (name, payload, tag) and `mergeable` in any order.
 #[must_use]
-pub fn content<'n>(id: RecordId, mut fields: Vec<(&'n str, &[u8], u8)>, mergeable: &[&Content]) -> Hash {
+pub fn content(id: RecordId, mut fields: Vec<(&str, &[u8], u8)>, mergeable: &[&Content]) -> Hash {
     fields.sort_unstable_by_key(|(name, ..)| *name);
     let mut hasher = Sha256::new_with_prefix([b'c']);
     hasher.update(id.as_bytes());
@@ -56,7 +56,10 @@ pub fn content<'n>(id: RecordId, mut fields: Vec<(&'n str, &[u8], u8)>, mergeabl
         hasher.update((payload.len() as u64).to_le_bytes());
         hasher.update(payload);
     }
-    mergeable.iter().for_each(|content| hash_mergeable(&mut hasher, content));
+    // Their order here is that of local field numbers, which differ between replicas.
+    let mut histories: Vec<Hash> = mergeable.iter().filter_map(|content| mergeable_hash(content)).collect();
+    histories.sort_unstable();
+    histories.iter().for_each(|hash| hasher.update(hash));
     hasher.finalize().into()
 }
 
@@ -84,11 +87,21 @@ fn hash_stamp(hasher: &mut Sha256, stamp: Option<Stamp>) {
     }
 }
 
+fn mergeable_hash(content: &Content) -> Option<Hash> {
+    if !matches!(content, Content::Counter(_) | Content::Set(_)) {
+        return None;
+    }
+    let mut hasher = Sha256::new();
+    hash_mergeable(&mut hasher, content);
+    Some(hasher.finalize().into())
+}
+
 fn hash_mergeable(hasher: &mut Sha256, content: &Content) {
     match content {
         Content::Absent | Content::Register(_) => {}
         Content::Counter(counter) => {
             hash_stamp(hasher, counter.base);
+            hasher.update((counter.tallies.len() as u64).to_le_bytes());
             for (writer, (up, down)) in &counter.tallies {
                 hasher.update(writer.as_bytes());
                 hasher.update(up.to_le_bytes());
@@ -97,6 +110,9 @@ fn hash_mergeable(hasher: &mut Sha256, content: &Content) {
         }
         Content::Set(set) => {
             hash_stamp(hasher, set.base);
+            for len in [set.elements.values().map(std::collections::BTreeMap::len).sum(), set.seen.len()] {
+                hasher.update((len as u64).to_le_bytes());
+            }
             for (writer, time) in set.elements.values().flatten().chain(&set.seen) {
                 hash_stamp(hasher, Some(Stamp::new(*time, *writer)));
             }

@@ -9,7 +9,7 @@ use crate::blazebinary::DecodeError;
 use crate::blazebinary::varint::{Reader, write_varint};
 use crate::feed::{Names, Seq};
 use crate::id::ReplicaId;
-use crate::limits::{MAX_FIELD_NAME_BYTES, MAX_FIELD_NAMES, MAX_WANTED};
+use crate::limits::{MAX_FIELD_NAME_BYTES, MAX_FIELD_NAMES, MAX_NOTICE_BYTES, MAX_WANTED, SKETCH_LEN};
 
 /// The version of this protocol. A peer with another one is refused by name.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -192,10 +192,6 @@ mod tag {
     pub(super) const CLOSE: u8 = 12;
 }
 
-/// The lowest hashes in a sketch.
-pub const SKETCH_LEN: usize = 128;
-const MAX_TEXT: usize = 1_024;
-
 impl Changes {
     /// The message without its data, which follows it: so that data can be shared.
     #[must_use]
@@ -281,14 +277,19 @@ impl Message {
             tag::ACK => Self::Ack(reader.read_varint()?),
             tag::PING => Self::Ping,
             tag::PONG => Self::Pong,
-            tag::SKETCH => Self::Sketch { content: read_sketch(&mut reader)?, history: read_sketch(&mut reader)? },
+            tag::SKETCH => {
+                Self::Sketch { content: read_sketch(&mut reader)?, history: read_sketch(&mut reader)? }
+            }
             tag::COMPARE_BY => Self::CompareBy { content: read_bool(&mut reader)? },
             tag::RECONCILE => Self::Reconcile(reader.read_bytes(reader.remaining())?.to_vec()),
             tag::WANT => decode_want(&mut reader)?,
             tag::CLOSE => {
                 let byte = reader.read_u8()?;
                 let code = CloseCode::ALL.iter().find(|(b, _)| *b == byte).map(|(_, code)| *code);
-                Self::Close(code.ok_or(DecodeError::UnknownTag(byte))?, read_text(&mut reader, MAX_TEXT)?)
+                Self::Close(
+                    code.ok_or(DecodeError::UnknownTag(byte))?,
+                    read_text(&mut reader, MAX_NOTICE_BYTES)?,
+                )
             }
             other => return Err(DecodeError::UnknownTag(other)),
         };
@@ -365,7 +366,7 @@ fn decode_welcome(reader: &mut Reader<'_>) -> Result<Welcome, DecodeError> {
         direction: direction_of(flags),
         reconcile: flags & 4 != 0,
         compression: flags & 8 != 0,
-        notice: read_text(reader, MAX_TEXT)?,
+        notice: read_text(reader, MAX_NOTICE_BYTES)?,
         push_after: reader.read_varint()?,
         now_ms: reader.read_varint()?,
     })
@@ -454,7 +455,7 @@ fn read_bool(reader: &mut Reader<'_>) -> Result<bool, DecodeError> {
 }
 
 fn write_text(out: &mut Vec<u8>, text: &str) {
-    let mut end = text.len().min(MAX_TEXT);
+    let mut end = text.len().min(MAX_NOTICE_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -467,3 +468,8 @@ fn read_text(reader: &mut Reader<'_>, limit: usize) -> Result<String, DecodeErro
     let bytes = reader.read_bytes(len)?;
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DecodeError::NotUtf8)
 }
+
+#[cfg(test)]
+pub(crate) mod strategies;
+#[cfg(test)]
+mod tests;

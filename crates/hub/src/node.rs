@@ -250,6 +250,11 @@ impl Node {
                     let key = key.parse::<Fingerprint>();
                     remote = remote.key(key.map_err(|error| NodeError::Key { name: name.clone(), error })?);
                 }
+                if let Some(setting) = unserved_setting(&link.policy) {
+                    let problem =
+                        format!("policy: {setting} is not served by this version; nothing was linked");
+                    return Err(NodeError::Spec { name: name.clone(), problem });
+                }
                 let compression = link.policy.compression != topology::Compression::Never;
                 let policy = SyncPolicy::new().mode(link.mode).compression(compression);
                 self.topology
@@ -282,6 +287,18 @@ impl Node {
         self.listener = Some(listener);
         Ok(())
     }
+}
+
+/// A part of a policy that this version can't keep. A link that would leave it out must not come up.
+fn unserved_setting(policy: &topology::PolicySpec) -> Option<&'static str> {
+    let checks = [
+        (!policy.teams.is_empty(), "teams"),
+        (policy.filter.is_some(), "where"),
+        (!policy.exclude_fields.is_empty(), "exclude_fields"),
+        (policy.encryption != topology::EncryptionSpec::SmartProxy, "encryption"),
+        (policy.release_after_ack, "release_after_ack"),
+    ];
+    checks.into_iter().find(|(set, _)| *set).map(|(_, name)| name)
 }
 
 /// The password of a database, from where its entry says. Files are relative to `base`.

@@ -3,6 +3,7 @@
 //! Invariants: bytes from a peer are checked whole before anything of them is written; a batch is applied whole
 //! with its checkpoint or not at all; applying what is known already changes nothing and makes no feed entry.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blazedb_core::blazebinary::varint::Reader;
@@ -16,6 +17,7 @@ use blazedb_core::{DriftError, Hlc, RecordId, ReplicaId};
 use blazedb_sqlite::rusqlite::{OptionalExtension, params};
 
 use crate::error::StoreError;
+use crate::names::check_field_name;
 use crate::row::{Place, RowBuffer, StoredRow, writers_of};
 use crate::store::{Store, Writer};
 
@@ -90,12 +92,8 @@ pub fn check(
         let start = total - reader.remaining();
         let history = start..start + history_len;
         let body = history.end..history.end + body_len;
-        let newest_here = check_entry(
-            &histories,
-            reader.read_bytes(history_len)?,
-            reader.read_bytes(body_len)?,
-            names,
-        )?;
+        let newest_here =
+            check_entry(&histories, reader.read_bytes(history_len)?, reader.read_bytes(body_len)?, names)?;
         newest = newest.max(newest_here);
         entries.push(CheckedEntry { id, starts: lead & 1 != 0, history, body });
     }
@@ -112,7 +110,7 @@ fn check_entry(
     history: &[u8],
     body: &[u8],
     names: &PeerNames,
-) -> Result<Hlc, DecodeError> {
+) -> Result<Hlc, StoreError> {
     let mut reader = Reader::new(history);
     if !body.is_empty() {
         check_body(body, names)?;
@@ -120,35 +118,50 @@ fn check_entry(
     let head = histories.head(&mut reader)?;
     if head.uniform {
         reader.finish()?;
+        if !body.is_empty() && RecordView::parse(body)?.iter().any(|(_, value)| value.is_mergeable()) {
+            return Err(DecodeError::Mismatch.into());
+        }
         return Ok(head.life.newest().map_or(Hlc::default(), |stamp| stamp.time));
     }
     let mut reader = Reader::new(history);
     let state = histories.state(&mut reader, body)?;
     reader.finish()?;
     for (field, _) in &state.cells {
-        names.field(*field).ok_or(DecodeError::UnknownNumber(*field))?;
+        check_field(*field, names)?;
     }
     Ok(newest_time(&state))
 }
 
-/// The newest time anywhere in a state, also among what it says it has seen.
+/// The newest time anywhere in a state, also among what it says it has seen or started from.
 fn newest_time(state: &RecordState) -> Hlc {
-    let mut newest = state.newest().map_or(Hlc::default(), |stamp| stamp.time);
+    let seen = state.life.dead.iter().flat_map(|dead| dead.seen.iter()).max();
+    let mut newest = state.newest().max(seen).map_or(Hlc::default(), |stamp| stamp.time);
     for (_, cell) in &state.cells {
         newest = cell.replaced.iter().map(|stamp| stamp.time).fold(newest, Hlc::max);
-        if let Content::Set(set) = &cell.content {
-            newest = set.seen.values().copied().fold(newest, Hlc::max);
-        }
+        let base = match &cell.content {
+            Content::Absent | Content::Register(_) => None,
+            Content::Counter(counter) => counter.base,
+            Content::Set(set) => {
+                let times = set.elements.values().flat_map(BTreeMap::values).chain(set.seen.values());
+                newest = times.copied().fold(newest, Hlc::max);
+                set.base
+            }
+        };
+        newest = base.map_or(newest, |base| newest.max(base.time));
     }
     newest
 }
 
-fn check_body(body: &[u8], names: &PeerNames) -> Result<(), DecodeError> {
+fn check_body(body: &[u8], names: &PeerNames) -> Result<(), StoreError> {
     validate_record(body)?;
     for (field, _) in RecordView::parse(body)?.iter() {
-        names.field(field).ok_or(DecodeError::UnknownNumber(field))?;
+        check_field(field, names)?;
     }
     Ok(())
+}
+
+fn check_field(field: FieldNo, names: &PeerNames) -> Result<(), StoreError> {
+    check_field_name(names.field(field).ok_or(DecodeError::UnknownNumber(field))?)
 }
 
 /// What a group of batches did.
@@ -241,7 +254,12 @@ struct Applier<'a> {
 }
 
 impl<'a> Applier<'a> {
-    fn new(store: &'a Store, writer: &'a mut Writer, batch: &'a CheckedBatch, applied: &'a mut Applied) -> Self {
+    fn new(
+        store: &'a Store,
+        writer: &'a mut Writer,
+        batch: &'a CheckedBatch,
+        applied: &'a mut Applied,
+    ) -> Self {
         let first_seq = writer.next_seq;
         Self { store, writer, batch, applied, fields: Vec::new(), first_seq }
     }
@@ -292,6 +310,7 @@ impl<'a> Applier<'a> {
 
     fn merge(&mut self, id: RecordId, history: &[u8], body: &[u8]) -> Result<(), StoreError> {
         let incoming = self.decode(history, body)?;
+        let peer_life = incoming.life;
         let row = StoredRow::find(&self.writer.db, id).map_err(|error| self.store.sqlite(error))?;
         let mut state = match &row {
             Some(row) => row.decode(&self.writer.names)?,
@@ -309,6 +328,11 @@ impl<'a> Applier<'a> {
                 cell.seq = seq;
                 report.changed = true;
             }
+        }
+        let row_seq = row.as_ref().map_or(0, |row| row.seq);
+        if state.life != peer_life && row_seq != 0 && row_seq <= peer_has {
+            state.cells.iter_mut().for_each(|(_, cell)| cell.seq = seq);
+            report.changed = true;
         }
         for displaced in &report.displaced {
             self.applied.conflicts += u64::from(self.store.log_conflict(self.writer, id, displaced)?);

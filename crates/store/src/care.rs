@@ -2,16 +2,17 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use blazedb_sqlite::rusqlite::Connection;
 
-use crate::connection::{CacheKib, Durability, open_writer};
+use crate::connection::{CacheKib, open_writer};
 use crate::error::{StoreError, from_sqlite};
 use crate::functions::SharedNames;
 use crate::key::{FileKey, Password};
 use crate::row::StoredRow;
 use crate::schema::set_meta;
-use crate::store::{Store, StoreOptions, existing_key, random_replica, read_header};
+use crate::store::{Store, StoreOptions, check_ours, existing_key, random_replica, read_header};
 
 /// What a verification looked at.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -28,6 +29,8 @@ impl Store {
     /// # Errors
     /// If reading fails altogether.
     pub fn verify(&self) -> Result<Verified, StoreError> {
+        // What is in the caches of connections would hide what is in the file.
+        self.release_memory();
         self.read(|db| {
             let sqlite = |error| self.sqlite(error);
             let mut verified = Verified::default();
@@ -39,15 +42,19 @@ impl Store {
                     verified.problems.push(line);
                 }
             }
-            let names = self.names().clone();
-            let mut all = db.prepare("SELECT seq, id, state, origin, tx, history, body FROM records").map_err(sqlite)?;
+            let names = self.names();
+            let mut all = db
+                .prepare("SELECT seq, id, state, origin, tx, history, body FROM records")
+                .map_err(sqlite)?;
             let mut rows = all.query([]).map_err(sqlite)?;
             while let Some(row) = rows.next().map_err(sqlite)? {
                 let row = StoredRow::read(row).map_err(sqlite)?;
                 verified.rows += 1;
                 match row.decode(&names) {
                     Ok(state) if state.life.is_alive() == (row.state == crate::row::ALIVE) => {}
-                    Ok(_) => verified.problems.push(format!("record {}: column state contradicts its history", row.id)),
+                    Ok(_) => verified
+                        .problems
+                        .push(format!("record {}: column state contradicts its history", row.id)),
                     Err(error) => verified.problems.push(format!("record {}: {error}", row.id)),
                 }
             }
@@ -63,39 +70,71 @@ impl Store {
         if target.exists() {
             return Err(StoreError::Exists(target.to_owned()));
         }
-        self.read_once(|db| vacuum_into(db, target, self.inner.key.as_ref()))?;
-        sync_file(target)
+        let staged = Staged::new(sibling(target, ".backup"));
+        let key = self.inner.key.as_ref();
+        // Not one of the readers: they refuse every statement that writes, even to another file.
+        let db = open_writer(self.path(), key, CacheKib(2_048), &self.inner.names)
+            .map_err(|error| self.sqlite(error))?;
+        vacuum_into(&db, &staged.path, key)?;
+        sync_file(&staged.path)?;
+        fs::rename(&staged.path, target).map_err(|error| StoreError::Io(target.to_owned(), error))?;
+        sync_parent(target)
     }
 
     /// Changes the password. The store must be the only user of the file and is closed by this; a crash leaves
     /// the file under the old password or under the new one.
     ///
     /// # Errors
-    /// What the disk refuses; the file then keeps its old password.
+    /// [`StoreError::InUse`] while there are clones of the store; what the disk refuses. The file then keeps its
+    /// old password.
     pub fn change_password(self, password: &Password) -> Result<(), StoreError> {
+        let path = self.path().to_owned();
         let key = match password {
             Password::Plaintext => None,
             Password::Secret(secret) => Some(FileKey::create(secret)?),
         };
-        let path = self.path().to_owned();
-        let staged = sibling(&path, ".passwd");
-        let _ = fs::remove_file(&staged);
-        self.read_once(|db| vacuum_into(db, &staged, key.as_ref()))?;
-        sync_file(&staged)?;
-        self.checkpoint_log()?;
-        let io = |error| StoreError::Io(path.clone(), error);
-        fs::rename(&staged, &path).map_err(io)?;
+        let held = || StoreError::InUse(path.clone(), " (it is open elsewhere in this process)".to_owned());
+        let inner = Arc::into_inner(self.inner).ok_or_else(held)?;
+        let staged = Staged::new(sibling(&path, ".passwd"));
+        let sqlite = |error| from_sqlite(&path, error);
+        let lock = inner.close(|db| {
+            vacuum_into(db, &staged.path, key.as_ref())?;
+            db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(sqlite)
+        })?;
+        sync_file(&staged.path)?;
+        // The log is empty and nobody has it open: it must not be found beside the new file.
         for suffix in ["-wal", "-shm"] {
             let _ = fs::remove_file(sibling(&path, suffix));
         }
-        sync_parent(&path)
+        fs::rename(&staged.path, &path).map_err(|error| StoreError::Io(path.clone(), error))?;
+        let done = sync_parent(&path);
+        drop(lock);
+        done
+    }
+}
+
+/// A file on its way: it and what SQLite puts beside it go away with this.
+struct Staged {
+    path: PathBuf,
+}
+
+impl Staged {
+    fn new(path: PathBuf) -> Self {
+        let staged = Self { path };
+        staged.remove();
+        staged
     }
 
-    /// Folds the write-ahead log into the file.
-    fn checkpoint_log(&self) -> Result<(), StoreError> {
-        self.release_memory();
-        let writer = self.writer();
-        writer.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(|error| self.sqlite(error))
+    fn remove(&self) {
+        for suffix in ["", "-wal", "-shm", "-journal", ".lock"] {
+            let _ = fs::remove_file(sibling(&self.path, suffix));
+        }
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 
@@ -110,41 +149,38 @@ pub fn restore(backup: &Path, target: &Path, password: &Password) -> Result<(), 
     }
     let header = read_header(backup)?.ok_or_else(|| StoreError::NotFound(backup.to_owned()))?;
     let key = existing_key(backup, password, header)?;
-    let staged = sibling(target, ".restore");
-    let io = |error| StoreError::Io(staged.clone(), error);
-    fs::copy(backup, &staged).map_err(io)?;
-    let outcome = renew(&staged, key.as_ref()).and_then(|()| {
-        sync_file(&staged)?;
-        fs::rename(&staged, target).map_err(io)?;
-        sync_parent(target)
-    });
-    for suffix in ["", "-wal", "-shm", ".lock"] {
-        let _ = fs::remove_file(sibling(&staged, suffix));
-    }
-    outcome?;
+    let staged = Staged::new(sibling(target, ".restore"));
+    fs::copy(backup, &staged.path).map_err(|error| StoreError::Io(staged.path.clone(), error))?;
+    renew(backup, &staged.path, key.as_ref())?;
     // Opened once, so that a backup that can't be used is found out now.
-    let opened = Store::open(target, password, StoreOptions { create: false, ..StoreOptions::default() })?;
-    drop(opened);
-    Ok(())
+    drop(Store::open(&staged.path, password, StoreOptions { create: false, ..StoreOptions::default() })?);
+    sync_file(&staged.path)?;
+    fs::rename(&staged.path, target).map_err(|error| StoreError::Io(target.to_owned(), error))?;
+    sync_parent(target)
 }
 
 /// Gives the file a new replica id and forgets whom the old one had met.
-fn renew(path: &Path, key: Option<&FileKey>) -> Result<(), StoreError> {
-    let sqlite = |error| from_sqlite(path, error);
+fn renew(backup: &Path, staged: &Path, key: Option<&FileKey>) -> Result<(), StoreError> {
+    let sqlite = |error| from_sqlite(backup, error);
     let names = SharedNames::default();
-    let db = open_writer(path, key, Durability::Full, CacheKib(2_048), &names).map_err(sqlite)?;
+    let db = open_writer(staged, key, CacheKib(2_048), &names).map_err(sqlite)?;
+    if check_ours(backup, &db)? == 0 {
+        return Err(StoreError::Damaged(backup.to_owned(), "it is empty".to_owned()));
+    }
     set_meta(&db, "replica", random_replica()?.as_bytes().as_slice()).map_err(sqlite)?;
+    set_meta(&db, "clean", 1).map_err(sqlite)?;
     db.execute_batch(
         "DELETE FROM checkpoints; UPDATE records SET origin=0 WHERE origin<>0; DELETE FROM peers;
-         PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode=DELETE;",
+         PRAGMA wal_checkpoint(TRUNCATE);",
     )
     .map_err(sqlite)
 }
 
 fn vacuum_into(db: &Connection, target: &Path, key: Option<&FileKey>) -> Result<(), StoreError> {
-    let target_text = target.to_str().ok_or_else(|| {
-        StoreError::Io(target.to_owned(), std::io::Error::other("the path is not UTF-8"))
-    })?;
+    let target = &std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
+    let target_text = target
+        .to_str()
+        .ok_or_else(|| StoreError::Io(target.to_owned(), std::io::Error::other("the path is not UTF-8")))?;
     let mut uri = String::from("file:");
     for byte in target_text.bytes() {
         match byte {
@@ -174,5 +210,7 @@ fn sync_file(path: &Path) -> Result<(), StoreError> {
 /// A rename is durable once its directory is.
 fn sync_parent(path: &Path) -> Result<(), StoreError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|error| StoreError::Io(parent.to_owned(), error))
+    File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| StoreError::Io(parent.to_owned(), error))
 }

@@ -23,27 +23,34 @@ pub enum Durability {
     Normal,
 }
 
+impl Durability {
+    pub(crate) const fn pragma(self) -> &'static str {
+        match self {
+            Self::Full => "PRAGMA synchronous=FULL",
+            Self::Normal => "PRAGMA synchronous=NORMAL",
+        }
+    }
+}
+
 /// Opens `path` for reading and writing.
 pub(crate) fn open_writer(
     path: &Path,
     key: Option<&FileKey>,
-    durability: Durability,
     cache: CacheKib,
     names: &SharedNames,
 ) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let db = open(path, key, flags, cache, names)?;
-    let synchronous = match durability {
-        Durability::Full => "FULL",
-        Durability::Normal => "NORMAL",
-    };
+    open(path, key, flags, cache, names)
+}
+
+/// Has a writer's commits go to a write-ahead log, durably.
+pub(crate) fn use_log(db: &Connection) -> Result<()> {
     // The log is folded into the file every 4 MiB: large enough that a burst of small commits is not slowed by
     // it, small enough that the log of an idle database is not kept for nothing.
-    db.execute_batch(&format!(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous}; PRAGMA wal_autocheckpoint=1000;
-         PRAGMA journal_size_limit=4194304;"
-    ))?;
-    Ok(db)
+    db.execute_batch(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=1000;
+         PRAGMA journal_size_limit=4194304;",
+    )
 }
 
 /// Opens `path` for reading.
@@ -65,7 +72,10 @@ fn open(
     cache: CacheKib,
     names: &SharedNames,
 ) -> Result<Connection> {
-    let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // URIs are for the target of `VACUUM INTO`; an absolute path can't be mistaken for one.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(Duration::from_secs(10))?;
     if let Some(key) = key {
         db.execute_batch(&format!("PRAGMA cipher='aegis'; PRAGMA key='{}';", key.raw()))?;

@@ -11,20 +11,19 @@ use blazedb_core::blazebinary::{FieldNo, RecordBuilder, RecordView};
 use blazedb_core::feed::{FeedBatch, FeedEntry, Names, Seq};
 use blazedb_core::history::{HistoryWriter, encode_body};
 use blazedb_core::{RecordId, ReplicaId};
-use blazedb_sqlite::rusqlite::{Connection, params};
+use blazedb_sqlite::rusqlite::Connection;
 
 use crate::error::StoreError;
 use crate::names::NameTable;
+use crate::query::clamp;
 use crate::row::{StoredRow, writers_of};
-use crate::store::Store;
-
-/// Rows read between two looks at the size of the batch.
-const ROWS: usize = 1_024;
+use crate::store::{Store, lock};
 
 impl Store {
     /// The feed behind `after`: whole transactions, until they pass `max_bytes`.
     ///
-    /// A record that changed since `after` appears with the fields that did.
+    /// A record that changed since `after` appears with the fields that did, or whole where it is not certain
+    /// that whoever has read up to `after` has the others.
     ///
     /// # Errors
     /// If the file can't be read.
@@ -32,12 +31,13 @@ impl Store {
         // Taken before the snapshot: whatever is not in it lies behind this.
         let head = self.head();
         self.read(|db| {
-            // Names are never fewer than what the rows of this snapshot use.
             let names = self.names();
-            let mut encoder = Encoder::new(&names, after);
+            let known = lock(&self.inner.reached).complete_at(after);
+            let mut encoder = Encoder::new(&names, known);
             let (last, at_end) = self.read_entries(db, &mut encoder, after, max_bytes)?;
             let upto = if at_end { last.max(head) } else { last };
-            Ok(encoder.finish(after, upto.max(after)))
+            lock(&self.inner.reached).stopped(upto, if at_end { upto } else { known });
+            Ok(encoder.finish(after, upto))
         })
     }
 
@@ -50,7 +50,9 @@ impl Store {
             let names = self.names();
             let mut encoder = Encoder::new(&names, 0);
             for id in ids {
-                if let Some(row) = StoredRow::find(db, *id).map_err(|error| self.sqlite(error))? {
+                if let Some(mut row) = StoredRow::find(db, *id).map_err(|error| self.sqlite(error))? {
+                    // The peer asks because it lacks the record, even if it is where the record came from.
+                    row.origin = 0;
                     encoder.push(&row, true)?;
                 }
             }
@@ -66,37 +68,36 @@ impl Store {
         after: Seq,
         max_bytes: usize,
     ) -> Result<(Seq, bool), StoreError> {
-        let sql = "SELECT seq, id, state, origin, tx, history, body FROM records WHERE seq>? ORDER BY seq LIMIT ?";
+        let sql = "SELECT seq, id, state, origin, tx, history, body FROM records WHERE seq>? ORDER BY seq";
         let sqlite = |error| self.sqlite(error);
         let mut statement = db.prepare_cached(sql).map_err(sqlite)?;
         let mut last = after;
         let mut transaction = None;
-        loop {
-            let mut rows = statement.query(params![last, ROWS]).map_err(sqlite)?;
-            let mut seen = 0;
-            while let Some(row) = rows.next().map_err(sqlite)? {
-                seen += 1;
-                let row = StoredRow::read(row).map_err(sqlite)?;
-                let first = row.seq.saturating_sub(row.tx);
-                let starts = transaction != Some(first);
-                if starts && encoder.batch.data.len() >= max_bytes {
-                    return Ok((last, false));
-                }
-                encoder.push(&row, starts)?;
-                transaction = Some(first);
-                last = row.seq;
+        let mut rows = statement.query([clamp(after)]).map_err(sqlite)?;
+        while let Some(row) = rows.next().map_err(sqlite)? {
+            let row = StoredRow::read(row).map_err(sqlite)?;
+            let first = row.seq.saturating_sub(row.tx);
+            let starts = transaction != Some(first);
+            if starts
+                && encoder.batch.data.len() >= max_bytes
+                && last > after
+                && lock(&self.inner.reached).may_stop(last, encoder.known)
+            {
+                return Ok((last, false));
             }
-            if seen < ROWS {
-                return Ok((last, true));
-            }
+            encoder.push(&row, starts)?;
+            transaction = Some(first);
+            last = row.seq;
         }
+        Ok((last, true))
     }
 }
 
 /// Encodes rows into a batch.
 struct Encoder<'a> {
     names: &'a NameTable,
-    after: Seq,
+    /// The reader has every cell up to here.
+    known: Seq,
     batch: FeedBatch,
     fields: BTreeSet<FieldNo>,
     writers: BTreeSet<u32>,
@@ -106,10 +107,10 @@ struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    fn new(names: &'a NameTable, after: Seq) -> Self {
+    fn new(names: &'a NameTable, known: Seq) -> Self {
         Self {
             names,
-            after,
+            known,
             batch: FeedBatch::default(),
             fields: BTreeSet::new(),
             writers: BTreeSet::new(),
@@ -131,7 +132,7 @@ impl<'a> Encoder<'a> {
             return Ok(());
         }
         let state = row.decode(self.names)?;
-        let after = self.after;
+        let known = self.known;
         let (mut history, mut body) = (std::mem::take(&mut self.history), std::mem::take(&mut self.body));
         history.clear();
         body.clear();
@@ -139,13 +140,13 @@ impl<'a> Encoder<'a> {
         let mut writer_no = |writer: ReplicaId| names.writer_no(writer).unwrap_or(u32::MAX);
         HistoryWriter { writer_no: &mut writer_no, row_seq: None }.state(
             &state,
-            |cell| cell.seq > after,
+            |cell| cell.seq > known,
             &mut history,
         );
-        encode_body(&state, |cell| cell.seq > after, &mut self.builder, &mut body)
+        encode_body(&state, |cell| cell.seq > known, &mut self.builder, &mut body)
             .map_err(|error| StoreError::Encode { id: row.id, error })?;
         writers_of(&state).into_iter().for_each(|writer| self.note_writer(writer));
-        self.fields.extend(state.cells.iter().filter(|(_, cell)| cell.seq > after).map(|(field, _)| *field));
+        self.fields.extend(state.cells.iter().filter(|(_, cell)| cell.seq > known).map(|(field, _)| *field));
         self.append(row, starts, &history, &body);
         (self.history, self.body) = (history, body);
         Ok(())

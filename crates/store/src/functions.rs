@@ -15,7 +15,7 @@ use blazedb_sqlite::rusqlite::{Connection, Error, Result};
 use crate::names::NameTable;
 
 /// Names shared by all connections of a file.
-pub(crate) type SharedNames = Arc<RwLock<NameTable>>;
+pub(crate) type SharedNames = Arc<RwLock<Arc<NameTable>>>;
 
 /// Adds the functions to a connection.
 pub(crate) fn register(db: &Connection, names: &SharedNames) -> Result<()> {
@@ -74,7 +74,13 @@ impl Fields for StoredFields<'_> {
 }
 
 /// Whether a stored record matches a filter.
-pub(crate) fn stored_matches(filter: &Filter, id: RecordId, body: &[u8], names: &NameTable, now: Timestamp) -> Option<bool> {
+pub(crate) fn stored_matches(
+    filter: &Filter,
+    id: RecordId,
+    body: &[u8],
+    names: &NameTable,
+    now: Timestamp,
+) -> Option<bool> {
     let fields = StoredFields { id, body: RecordView::parse(body).ok(), names };
     filter.eval(&EvalContext { record: &fields, old: None, user: None, now })
 }
@@ -86,7 +92,7 @@ fn matches(ctx: &Context<'_>, names: &SharedNames) -> Result<Option<bool>> {
     })?;
     let ValueRef::Blob(body) = ctx.get_raw(0) else { return Ok(None) };
     let id = RecordId::from_bytes(ctx.get(1)?);
-    let names = names.read().map_err(|_| Error::InvalidQuery)?;
+    let names = Arc::clone(&*names.read().map_err(|_| Error::InvalidQuery)?);
     Ok(stored_matches(&filter, id, body, &names, now()))
 }
 

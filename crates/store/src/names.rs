@@ -74,7 +74,11 @@ impl NameTable {
     }
 
     /// The number of a field name, given now if it is new.
-    pub(crate) fn intern_field(&mut self, db: &Connection, name: &str) -> std::result::Result<FieldNo, StoreError> {
+    pub(crate) fn intern_field(
+        &mut self,
+        db: &Connection,
+        name: &str,
+    ) -> std::result::Result<FieldNo, StoreError> {
         if let Some(no) = self.field_no(name) {
             return Ok(no);
         }
@@ -96,7 +100,8 @@ impl NameTable {
             return Ok(no);
         }
         let no = self.push_writer(writer);
-        db.prepare_cached("INSERT INTO writers VALUES(?,?)")?.execute(params![no, writer.as_bytes().as_slice()])?;
+        db.prepare_cached("INSERT INTO writers VALUES(?,?)")?
+            .execute(params![no, writer.as_bytes().as_slice()])?;
         Ok(no)
     }
 }

@@ -94,7 +94,7 @@ impl Store {
     /// If the file can't be read.
     pub fn query(&self, query: &Query, mut visit: impl FnMut(Record) -> bool) -> Result<(), StoreError> {
         self.read(|db| {
-            let names = self.names().clone();
+            let names = self.names();
             let (sql, params) = select_sql("id, body", query, &names);
             let select = query.select.as_deref().map(|fields| numbers(fields, &names));
             self.each(db, &sql, &params, |row| {
@@ -130,7 +130,7 @@ impl Store {
     /// If the file can't be read.
     pub fn count(&self, filter: Option<&Filter>) -> Result<u64, StoreError> {
         self.read(|db| {
-            let names = self.names().clone();
+            let names = self.names();
             let query = Query { filter: filter.cloned(), ..Query::default() };
             let (sql, params) = select_sql("count(*)", &query, &names);
             db.prepare_cached(&sql)
@@ -145,7 +145,7 @@ impl Store {
     /// If the file can't be read.
     pub fn export(&self, mut visit: impl FnMut(Record) -> bool) -> Result<(), StoreError> {
         self.read(|db| {
-            let names = self.names().clone();
+            let names = self.names();
             let sql = "SELECT id, body FROM records WHERE state=0 ORDER BY id";
             self.each(db, sql, &[], |row| {
                 let (id, body) = id_and_body(row)?;
@@ -165,7 +165,7 @@ impl Store {
         filter: Option<&Filter>,
     ) -> Result<Vec<FeedChange>, StoreError> {
         self.read(|db| {
-            let names = self.names().clone();
+            let names = self.names();
             let sql = "SELECT id, body, seq, state FROM records WHERE seq>? ORDER BY seq LIMIT ?";
             let params = [SqlParam::Int(clamp(after)), SqlParam::Int(clamp(limit as u64))];
             let mut changes = Vec::new();
@@ -214,7 +214,8 @@ impl Store {
     pub fn ensure_index(&self, field: &str) -> Result<(), StoreError> {
         self.commit(|writer| {
             let no = writer.names.intern_field(&writer.db, field)?;
-            let sql = format!("CREATE INDEX IF NOT EXISTS field_{no} ON records(bz(body,{no})) WHERE state=0");
+            let sql =
+                format!("CREATE INDEX IF NOT EXISTS field_{no} ON records(bz(body,{no})) WHERE state=0");
             writer.db.execute_batch(&sql).map_err(|error| self.sqlite(error))
         })
     }
@@ -263,7 +264,8 @@ fn id_and_body<'r>(row: &'r Row<'_>) -> Result<(RecordId, &'r [u8]), VisitError>
     Ok((id, row.get_ref(1)?.as_blob().unwrap_or_default()))
 }
 
-fn clamp(value: u64) -> i64 {
+/// As SQLite counts.
+pub(crate) fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -271,7 +273,12 @@ fn numbers(fields: &[String], names: &NameTable) -> Vec<FieldNo> {
     fields.iter().filter_map(|field| names.field_no(field)).collect()
 }
 
-fn decode(id: RecordId, body: &[u8], names: &NameTable, select: Option<&[FieldNo]>) -> Result<Record, StoreError> {
+fn decode(
+    id: RecordId,
+    body: &[u8],
+    names: &NameTable,
+    select: Option<&[FieldNo]>,
+) -> Result<Record, StoreError> {
     let mut record = Record::new(id);
     for (no, raw) in RecordView::parse(body)?.iter() {
         if select.is_none_or(|select| select.contains(&no))
@@ -308,4 +315,38 @@ fn select_sql(columns: &str, query: &Query, names: &NameTable) -> (String, Vec<S
         sql.push_str(&format!(" LIMIT {limit} OFFSET {}", clamp(query.offset)));
     }
     (sql, params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Password, StoreOptions};
+
+    fn plan(store: &Store, filter: &str) -> String {
+        let query = Query { filter: Some(Filter::parse(filter).unwrap()), ..Query::default() };
+        let (sql, params) = select_sql("id, body", &query, &store.names());
+        let read = store.read(|db| {
+            let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let lines = explain.query_map(params_from_iter(&params), |row| row.get::<_, String>(3)).unwrap();
+            Ok(lines.map(Result::unwrap).collect::<Vec<_>>().join("; "))
+        });
+        read.unwrap()
+    }
+
+    #[test]
+    fn a_filter_on_an_indexed_field_uses_the_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("t"), &Password::Plaintext, StoreOptions::default()).unwrap();
+        let fields =
+            [("p", Value::Int(1)), ("q", Value::Int(2))].map(|(name, value)| (name.to_owned(), value));
+        let id = store.new_id().unwrap();
+        store.transaction(|tx| tx.insert(id, &fields.into_iter().collect())).unwrap();
+        assert!(plan(&store, "p == 1").contains("SCAN"));
+        store.ensure_index("p").unwrap();
+        for filter in ["p == 1", "p > 5", "p >= 2 && q == 7", "p == \"text\"", "p in [1, 2]"] {
+            let plan = plan(&store, filter);
+            assert!(plan.contains("USING INDEX field_"), "{filter}: {plan}");
+        }
+        assert!(plan(&store, "q == 1").contains("SCAN"));
+    }
 }

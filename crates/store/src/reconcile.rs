@@ -47,11 +47,18 @@ fn history_item(row: &StoredRow, state: &RecordState, names: &NameTable) -> Reco
     ReconcileItem { order, hash, id: row.id }
 }
 
-fn content_item(row: &StoredRow, state: &RecordState, names: &NameTable) -> Result<ReconcileItem, StoreError> {
+fn content_item(
+    row: &StoredRow,
+    state: &RecordState,
+    names: &NameTable,
+) -> Result<ReconcileItem, StoreError> {
     let hash = if row.state == ALIVE {
         let view = RecordView::parse(&row.body)?;
         let fields = view.iter().map(|(no, raw)| (name_of(names, no), raw.payload(), raw.tag())).collect();
-        let contents: Vec<_> = state.cells.iter().map(|(_, cell)| &cell.content).collect();
+        let mut cells: Vec<_> =
+            state.cells.iter().map(|(no, cell)| (name_of(names, *no), &cell.content)).collect();
+        cells.sort_unstable_by_key(|(name, _)| *name);
+        let contents: Vec<_> = cells.into_iter().map(|(_, content)| content).collect();
         version::content(row.id, fields, &contents)
     } else {
         version::gone(row.id)

@@ -93,7 +93,11 @@ impl RowBuffer {
         self.history.clear();
         self.body.clear();
         let mut writer_no = |writer: ReplicaId| names.writer_no(writer).unwrap_or(u32::MAX);
-        HistoryWriter { writer_no: &mut writer_no, row_seq: Some(seq) }.state(state, |_| true, &mut self.history);
+        HistoryWriter { writer_no: &mut writer_no, row_seq: Some(seq) }.state(
+            state,
+            |_| true,
+            &mut self.history,
+        );
         encode_body(state, |_| true, &mut self.builder, &mut self.body)
             .map_err(|error| StoreError::Encode { id, error })
     }
@@ -118,7 +122,9 @@ impl RowBuffer {
         let sql = "UPDATE records SET seq=?, state=?, origin=?, tx=?, history=?, body=? WHERE seq=?";
         let (state, body) = self.columns(life);
         let Place { seq, origin, tx } = place;
-        db.prepare_cached(sql)?.execute(params![seq, state, origin, tx, self.history, body, old_seq]).map(drop)
+        db.prepare_cached(sql)?
+            .execute(params![seq, state, origin, tx, self.history, body, old_seq])
+            .map(drop)
     }
 
     fn columns(&self, life: Life) -> (u8, Option<&[u8]>) {
@@ -132,9 +138,11 @@ impl RowBuffer {
 /// Every replica that the history of `state` names.
 pub(crate) fn writers_of(state: &RecordState) -> Vec<ReplicaId> {
     let Life { after, born, dead } = state.life;
-    let mut writers: Vec<ReplicaId> = [after, born, dead.map(|d| d.stamp), dead.and_then(|d| d.seen)]
+    let seen = dead.iter().flat_map(|dead| dead.seen.iter());
+    let mut writers: Vec<ReplicaId> = [after, born, dead.map(|d| d.stamp)]
         .into_iter()
         .flatten()
+        .chain(seen)
         .map(|stamp| stamp.writer)
         .collect();
     for (_, cell) in &state.cells {

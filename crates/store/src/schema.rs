@@ -25,28 +25,80 @@ CREATE TABLE conflicts(
     winner BLOB NOT NULL, kind INTEGER NOT NULL, at_ms INTEGER NOT NULL, UNIQUE(id, field, stamp));
 ";
 
+/// What leads from each version to the next, from 0 on. Steps are only ever added: files of every version open
+/// for ever.
+pub(crate) const STEPS: &[&str] = &[V1];
+
 /// Makes the tables of a new file.
 pub(crate) fn create(db: &Connection, replica: ReplicaId) -> Result<()> {
-    db.execute_batch(&format!("BEGIN;{V1}PRAGMA application_id={APPLICATION_ID};PRAGMA user_version={VERSION};"))?;
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    for step in STEPS {
+        db.execute_batch(step)?;
+    }
+    db.execute_batch(&format!("PRAGMA application_id={APPLICATION_ID};PRAGMA user_version={VERSION};"))?;
     set_meta(db, "replica", replica.as_bytes().as_slice())?;
     db.execute_batch("COMMIT")
 }
 
-/// Brings an older file up to [`VERSION`], one version at a time, each in a transaction.
-pub(crate) fn migrate(_db: &Connection, from: i64) -> Result<()> {
-    // Version 1 is the first one. The next one adds its step here: see docs/spec/file-format.md.
-    debug_assert_eq!(from, VERSION);
+/// Brings a file of version `from` up to date, one version at a time, each in a transaction.
+pub(crate) fn migrate(db: &Connection, from: i64, steps: &[&str]) -> Result<()> {
+    for (version, step) in (1i64..).zip(steps) {
+        if version > from {
+            let sql = format!("BEGIN IMMEDIATE;{step};PRAGMA user_version={version};COMMIT");
+            if let Err(error) = db.execute_batch(&sql) {
+                let _ = db.execute_batch("ROLLBACK");
+                return Err(error);
+            }
+        }
+    }
     Ok(())
 }
 
 /// A value of the table `meta`.
-pub(crate) fn meta<T: blazedb_sqlite::rusqlite::types::FromSql>(db: &Connection, key: &str) -> Result<Option<T>> {
+pub(crate) fn meta<T: blazedb_sqlite::rusqlite::types::FromSql>(
+    db: &Connection,
+    key: &str,
+) -> Result<Option<T>> {
     let mut statement = db.prepare_cached("SELECT value FROM meta WHERE key=?")?;
     let mut rows = statement.query([key])?;
     rows.next()?.map(|row| row.get(0)).transpose()
 }
 
 /// Sets a value of the table `meta`.
-pub(crate) fn set_meta(db: &Connection, key: &str, value: impl blazedb_sqlite::rusqlite::ToSql) -> Result<()> {
+pub(crate) fn set_meta(
+    db: &Connection,
+    key: &str,
+    value: impl blazedb_sqlite::rusqlite::ToSql,
+) -> Result<()> {
     db.prepare_cached("INSERT OR REPLACE INTO meta VALUES(?,?)")?.execute(params![key, value]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(db: &Connection) -> i64 {
+        db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn the_steps_lead_to_the_version() {
+        assert_eq!(STEPS.len() as i64, VERSION);
+    }
+
+    #[test]
+    fn every_step_behind_the_version_of_the_file_runs_once_and_a_failed_one_leaves_no_trace() {
+        let db = Connection::open_in_memory().unwrap();
+        create(&db, ReplicaId::from_bytes([1; 16])).unwrap();
+        let second = "ALTER TABLE records ADD COLUMN extra";
+        migrate(&db, version(&db), &[V1, second]).unwrap();
+        assert_eq!(version(&db), 2);
+        migrate(&db, version(&db), &[V1, second]).unwrap();
+        let broken = "CREATE TABLE more(a); SELECT * FROM missing";
+        assert!(migrate(&db, 2, &[V1, second, broken]).is_err());
+        assert_eq!(version(&db), 2);
+        assert!(db.prepare("SELECT * FROM more").is_err());
+        assert!(db.prepare("SELECT extra FROM records").is_ok());
+        assert_eq!(meta::<[u8; 16]>(&db, "replica").unwrap(), Some([1; 16]));
+    }
 }

@@ -7,23 +7,27 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use blazedb_core::feed::Seq;
 use blazedb_core::limits::DEFAULT_DRIFT_LIMIT_MS;
 use blazedb_core::{Clock, Hlc, ReplicaId};
 use blazedb_sqlite::rusqlite::{self, Connection};
 
-use crate::connection::{CacheKib, Durability, open_reader, open_writer};
+use crate::connection::{CacheKib, Durability, open_reader, open_writer, use_log};
 use crate::error::{StoreError, from_sqlite};
 use crate::functions::SharedNames;
 use crate::key::{FileKey, HEADER_LEN, Password, is_plaintext};
 use crate::names::NameTable;
+use crate::reached::Reached;
 use crate::row::RowBuffer;
 use crate::schema::{self, meta, set_meta};
 
 /// A wall clock: milliseconds since the Unix epoch.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Draws the ids of new replicas.
+pub type ReplicaSource = Arc<dyn Fn() -> Result<ReplicaId, StoreError> + Send + Sync>;
 
 /// How to open a file.
 #[derive(Clone)]
@@ -34,6 +38,8 @@ pub struct StoreOptions {
     pub drift_limit_ms: u64,
     /// The clock.
     pub clock: WallClock,
+    /// Where the id of a new replica comes from. Two files must never get the same one.
+    pub new_replica: ReplicaSource,
     /// Page cache of the writer, in KiB. Readers get as much.
     pub cache_kib: u32,
     /// Make the file if there is none.
@@ -46,6 +52,7 @@ impl Default for StoreOptions {
             durability: Durability::Full,
             drift_limit_ms: DEFAULT_DRIFT_LIMIT_MS,
             clock: Arc::new(system_clock),
+            new_replica: Arc::new(random_replica),
             cache_kib: 16 << 10,
             create: true,
         }
@@ -69,11 +76,13 @@ pub(crate) struct Inner {
     pub(crate) options: StoreOptions,
     pub(crate) replica: ReplicaId,
     pub(crate) names: SharedNames,
+    pub(crate) reached: Mutex<Reached>,
     head: AtomicU64,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
     listeners: Mutex<Vec<Listener>>,
-    _lock: LockFile,
+    closed: bool,
+    lock: Option<LockFile>,
 }
 
 type Listener = Box<dyn Fn(Seq) + Send + Sync>;
@@ -89,8 +98,8 @@ pub(crate) struct Writer {
     pub(crate) buffer: RowBuffer,
 }
 
-/// After an unclean end under `normal` durability the feed goes on this much further: what was lost with the
-/// power had used sequences that peers may have seen.
+/// After an unclean end under `normal` durability the feed goes on this much further, and the file becomes
+/// another replica: what was lost with the power had used sequences, stamps and tallies that peers may have seen.
 const SEQ_LEAP: Seq = 1 << 20;
 /// How far ahead the clock is reserved in the file, in milliseconds.
 const CLOCK_RESERVE_MS: u64 = 1_000;
@@ -102,8 +111,15 @@ impl Store {
     ///
     /// # Errors
     /// Every [`StoreError`] that is about a file, its password or its lock.
-    pub fn open(path: impl AsRef<Path>, password: &Password, options: StoreOptions) -> Result<Self, StoreError> {
+    pub fn open(
+        path: impl AsRef<Path>,
+        password: &Password,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
         let path = path.as_ref();
+        if !options.create && !path.exists() {
+            return Err(StoreError::NotFound(path.to_owned()));
+        }
         let lock = LockFile::acquire(path)?;
         let key = match read_header(path)? {
             None if !options.create => return Err(StoreError::NotFound(path.to_owned())),
@@ -112,22 +128,27 @@ impl Store {
         };
         let names = SharedNames::default();
         let cache = CacheKib(options.cache_kib);
-        let db = open_writer(path, key.as_ref(), options.durability, cache, &names)
-            .map_err(|error| on_open(path, error))?;
-        let replica = prepare(path, &db)?;
-        let writer = Writer::start(db, &options).map_err(|error| on_open(path, error))?;
-        *names.write().unwrap_or_else(PoisonError::into_inner) = writer.names.clone();
+        let db = open_writer(path, key.as_ref(), cache, &names).map_err(|error| from_sqlite(path, error))?;
+        let version = check_ours(path, &db)?;
+        use_log(&db).map_err(|error| from_sqlite(path, error))?;
+        let mut replica = prepare(path, &db, version, &options.new_replica)?;
+        let renewed = (options.new_replica)()?;
+        let writer =
+            Writer::start(db, &options, &mut replica, renewed).map_err(|error| from_sqlite(path, error))?;
+        *names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(writer.names.clone());
         let inner = Inner {
             path: path.to_owned(),
             key,
             replica,
             names,
+            reached: Mutex::default(),
             head: AtomicU64::new(writer.next_seq - 1),
             writer: Mutex::new(writer),
             readers: Mutex::default(),
             listeners: Mutex::default(),
             options,
-            _lock: lock,
+            closed: false,
+            lock: Some(lock),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -173,8 +194,9 @@ impl Store {
         lock(&self.inner.writer)
     }
 
-    pub(crate) fn names(&self) -> RwLockReadGuard<'_, NameTable> {
-        self.inner.names.read().unwrap_or_else(PoisonError::into_inner)
+    /// The names as of now. Taken inside a snapshot, they are never fewer than what its rows use.
+    pub(crate) fn names(&self) -> Arc<NameTable> {
+        Arc::clone(&self.inner.names.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn sqlite(&self, error: rusqlite::Error) -> StoreError {
@@ -189,6 +211,10 @@ impl Store {
         self.read_once(|db| {
             let run = |sql: &str| db.prepare_cached(sql).and_then(|mut run| run.execute([]));
             run("BEGIN").map_err(|error| self.sqlite(error))?;
+            // The snapshot is taken by the first statement that reads, and names are looked up after that.
+            db.prepare_cached("SELECT 1 FROM meta LIMIT 1")
+                .and_then(|mut pin| pin.query([])?.next().map(drop))
+                .map_err(|error| self.sqlite(error))?;
             let result = read(db);
             run("COMMIT").map_err(|error| self.sqlite(error))?;
             result
@@ -223,7 +249,11 @@ impl Store {
         write: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut writer = self.writer();
-        let before = (writer.next_seq, writer.clock.clone());
+        let before = (self.head() + 1, writer.clock.clone());
+        if !writer.db.is_autocommit() {
+            // A caller's panic left its transaction open.
+            self.roll_back(&mut writer, before.clone());
+        }
         writer.begin().map_err(|error| self.sqlite(error))?;
         let done = write(&mut writer).and_then(|value| {
             writer.reserve_clock().map_err(|error| self.sqlite(error))?;
@@ -251,7 +281,8 @@ impl Store {
     /// Readers learn new names before they can see rows that use them.
     fn publish_names(&self, writer: &Writer) {
         if self.names().len() != writer.names.len() {
-            *self.inner.names.write().unwrap_or_else(PoisonError::into_inner) = writer.names.clone();
+            *self.inner.names.write().unwrap_or_else(PoisonError::into_inner) =
+                Arc::new(writer.names.clone());
         }
     }
 
@@ -260,22 +291,43 @@ impl Store {
         writer.next_seq = next_seq;
         writer.clock = clock;
         if let Ok(names) = NameTable::load(&writer.db) {
-            *self.inner.names.write().unwrap_or_else(PoisonError::into_inner) = names.clone();
+            *self.inner.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names.clone());
             writer.names = names;
         }
+    }
+}
+
+impl Inner {
+    /// Closes the file: `last` runs on the only connection that is left. The lock is still held.
+    pub(crate) fn close(
+        mut self,
+        last: impl FnOnce(&Connection) -> Result<(), StoreError>,
+    ) -> Result<LockFile, StoreError> {
+        self.readers.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        writer.mark_clean().map_err(|error| from_sqlite(&self.path, error))?;
+        last(&writer.db)?;
+        self.closed = true;
+        self.lock.take().ok_or_else(|| StoreError::InUse(self.path.clone(), String::new()))
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let _ = set_meta(&writer.db, "clock", writer.clock.last().0.cast_signed());
-        let _ = set_meta(&writer.db, "clean", 1);
+        if !self.closed {
+            let _ = writer.mark_clean();
+        }
     }
 }
 
 impl Writer {
-    fn start(db: Connection, options: &StoreOptions) -> rusqlite::Result<Self> {
+    fn start(
+        db: Connection,
+        options: &StoreOptions,
+        replica: &mut ReplicaId,
+        renewed: ReplicaId,
+    ) -> rusqlite::Result<Self> {
         let last: Option<Seq> = db.query_row("SELECT max(seq) FROM records", [], |row| row.get(0))?;
         let floor: Seq = meta(&db, "seq_floor")?.unwrap_or(0);
         let clock: i64 = meta(&db, "clock")?.unwrap_or(0);
@@ -283,13 +335,19 @@ impl Writer {
         let mut next_seq = last.unwrap_or(0).max(floor) + 1;
         let unclean = meta::<i64>(&db, "clean")? == Some(0);
         let lossy = meta::<i64>(&db, "lossy")? == Some(1);
-        if unclean && lossy && last.is_some() {
+        // What this open says about itself must be on the disk before the first commit that may get lost.
+        db.execute_batch("PRAGMA synchronous=FULL; BEGIN IMMEDIATE")?;
+        if unclean && lossy {
             next_seq += SEQ_LEAP;
-            set_meta(&db, "seq_floor", next_seq)?;
+            set_meta(&db, "seq_floor", next_seq - 1)?;
+            set_meta(&db, "replica", renewed.as_bytes().as_slice())?;
+            *replica = renewed;
             db.execute("DELETE FROM checkpoints", [])?;
         }
         set_meta(&db, "clean", 0)?;
         set_meta(&db, "lossy", i64::from(options.durability == Durability::Normal))?;
+        db.execute_batch("COMMIT")?;
+        db.execute_batch(options.durability.pragma())?;
         Ok(Self {
             names: NameTable::load(&db)?,
             db,
@@ -308,6 +366,12 @@ impl Writer {
             self.clock_ceiling = ceiling;
         }
         Ok(())
+    }
+
+    /// Says in the file that nothing of it can have got lost.
+    pub(crate) fn mark_clean(&self) -> rusqlite::Result<()> {
+        set_meta(&self.db, "clock", self.clock.last().0.cast_signed())?;
+        set_meta(&self.db, "clean", 1)
     }
 
     fn begin(&self) -> rusqlite::Result<()> {
@@ -341,10 +405,14 @@ pub(crate) fn read_header(path: &Path) -> Result<Option<[u8; HEADER_LEN]>, Store
     if file.metadata().map_err(io)?.len() == 0 {
         return Ok(None);
     }
-    let mut header = [0; HEADER_LEN];
-    match file.read_exact(&mut header) {
-        Ok(()) => Ok(Some(header)),
-        Err(_) => Err(StoreError::Damaged(path.to_owned(), "it is cut off".to_owned())),
+    let cut_off = |_| StoreError::Damaged(path.to_owned(), "it is cut off".to_owned());
+    let (mut header, mut format) = ([0; HEADER_LEN], [0; 8]);
+    file.read_exact(&mut header).map_err(cut_off)?;
+    file.read_exact(&mut format).map_err(cut_off)?;
+    // No key protects these bytes (SQLite file format, section 1.3): page size, versions, reserved, fractions.
+    match format {
+        [_, _, 1 | 2, 1 | 2, _, 64, 32, 32] => Ok(Some(header)),
+        _ => Err(StoreError::Damaged(path.to_owned(), "its header does not hold".to_owned())),
     }
 }
 
@@ -370,26 +438,38 @@ pub(crate) fn existing_key(
     }
 }
 
+/// Refuses a file of another program, before anything of it is changed, or of a newer version of this one.
+/// Answers the schema's version; 0 if there is none yet.
+pub(crate) fn check_ours(path: &Path, db: &Connection) -> Result<i64, StoreError> {
+    let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let sqlite = |error| from_sqlite(path, error);
+    let tables = number("SELECT count(*) FROM sqlite_master").map_err(sqlite)?;
+    let application = number("PRAGMA application_id").map_err(sqlite)?;
+    let found = number("PRAGMA user_version").map_err(sqlite)?;
+    match (tables, application, found) {
+        (0, 0, 0) => Ok(0),
+        (_, schema::APPLICATION_ID, 1..=schema::VERSION) => Ok(found),
+        (_, schema::APPLICATION_ID, found) if found > schema::VERSION => {
+            Err(StoreError::NewerSchema { path: path.to_owned(), found, known: schema::VERSION })
+        }
+        _ => Err(StoreError::Damaged(path.to_owned(), "it belongs to another program".to_owned())),
+    }
+}
+
 /// Makes the tables, or brings them up to date. Answers the replica's id.
-fn prepare(path: &Path, db: &Connection) -> Result<ReplicaId, StoreError> {
-    let sqlite = |error| on_open(path, error);
-    let tables: i64 =
-        db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(sqlite)?;
-    if tables == 0 {
-        let replica = random_replica()?;
+fn prepare(
+    path: &Path,
+    db: &Connection,
+    version: i64,
+    new_replica: &ReplicaSource,
+) -> Result<ReplicaId, StoreError> {
+    let sqlite = |error| from_sqlite(path, error);
+    if version == 0 {
+        let replica = new_replica()?;
         schema::create(db, replica).map_err(sqlite)?;
         return Ok(replica);
     }
-    let application: i64 =
-        db.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
-    if application != schema::APPLICATION_ID {
-        return Err(StoreError::Damaged(path.to_owned(), "it belongs to another program".to_owned()));
-    }
-    let found: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(sqlite)?;
-    if found > schema::VERSION {
-        return Err(StoreError::NewerSchema { path: path.to_owned(), found, known: schema::VERSION });
-    }
-    schema::migrate(db, found).map_err(sqlite)?;
+    schema::migrate(db, version, schema::STEPS).map_err(sqlite)?;
     let replica: Option<[u8; 16]> = meta(db, "replica").map_err(sqlite)?;
     replica
         .map(ReplicaId::from_bytes)
@@ -402,12 +482,8 @@ pub(crate) fn random_replica() -> Result<ReplicaId, StoreError> {
     Ok(ReplicaId(uuid::Builder::from_random_bytes(bytes).into_uuid()))
 }
 
-fn on_open(path: &Path, error: rusqlite::Error) -> StoreError {
-    from_sqlite(path, error)
-}
-
 /// Keeps other processes out, by a lock on a file beside the database.
-struct LockFile {
+pub(crate) struct LockFile {
     _file: File,
 }
 

@@ -64,7 +64,10 @@ impl Store {
                 bytes: 0,
                 scratch: Vec::new(),
             };
-            work(&mut transaction)
+            let value = work(&mut transaction)?;
+            // Also where `work` went on after it had been told.
+            transaction.count(0)?;
+            Ok(value)
         })
     }
 
@@ -109,7 +112,8 @@ impl Transaction<'_> {
         let seq = self.writer.take_seq();
         for (name, edit) in edits {
             let field = self.writer.names.intern_field(&self.writer.db, name)?;
-            let cell = edited(name, state.cell(field), edit, self.stamp, seq)?;
+            let old = Old { cell: state.cell(field), floor: state.life.floor() };
+            let cell = edited(name, old, edit, self.stamp, seq)?;
             state.put(field, cell);
         }
         self.write(id, &state, seq, Some(row.seq))
@@ -126,7 +130,7 @@ impl Transaction<'_> {
             return Err(StoreError::NoRecord(id));
         }
         let seq = self.writer.take_seq();
-        let dead = Some(Tombstone { stamp: self.stamp, seen: state.newest() });
+        let dead = Some(Tombstone::new(self.stamp, &state));
         let state = RecordState { life: Life { dead, ..state.life }, cells: Vec::new() };
         self.write(id, &state, seq, Some(row.seq))
     }
@@ -156,7 +160,7 @@ impl Transaction<'_> {
                 incoming.cells = self.traced_cells(fields, &state, edit.stamp, seq)?;
             }
             TracedOp::Delete => {
-                incoming.life.dead = Some(Tombstone { stamp: edit.stamp, seen: state.newest() });
+                incoming.life.dead = Some(Tombstone::new(edit.stamp, &state));
             }
         }
         if state.merge(incoming, seq).changed {
@@ -244,7 +248,8 @@ impl Transaction<'_> {
         }
         let seq = self.writer.take_seq();
         let after = known.life.dead.map(|dead| dead.stamp).or(known.life.after);
-        let mut state = RecordState { life: Life { after, born: Some(self.stamp), dead: None }, ..Default::default() };
+        let mut state =
+            RecordState { life: Life { after, born: Some(self.stamp), dead: None }, ..Default::default() };
         for (name, value) in fields {
             let field = self.writer.names.intern_field(&self.writer.db, name)?;
             let old = known.cell(field).filter(|_| after == known.life.after);
@@ -307,43 +312,46 @@ fn content(value: &Value, stamp: Stamp) -> Content {
     }
 }
 
-fn edited(
-    name: &str,
-    old: Option<&Cell>,
-    edit: &FieldEdit,
-    stamp: Stamp,
-    seq: u64,
-) -> Result<Cell, StoreError> {
+/// What an edit finds.
+#[derive(Clone, Copy)]
+struct Old<'a> {
+    cell: Option<&'a Cell>,
+    /// What began below this is not kept by any replica.
+    floor: Option<Stamp>,
+}
+
+impl Old<'_> {
+    /// Where a mergeable value begins that was not there. Over a removed field it starts from the removal, so
+    /// that it wins over it; where the field never was, two replicas that start it at once start the same one.
+    fn base(&self) -> Option<Stamp> {
+        self.cell.map(|cell| cell.stamp).max(self.floor)
+    }
+}
+
+fn edited(name: &str, old: Old<'_>, edit: &FieldEdit, stamp: Stamp, seq: u64) -> Result<Cell, StoreError> {
     let content = match edit {
         FieldEdit::Set(value) => content(value, stamp),
         FieldEdit::Unset => Content::Absent,
         FieldEdit::Increment(amount) => {
-            let mut counter = match old.map(|cell| &cell.content) {
+            let mut counter = match old.cell.map(|cell| &cell.content) {
                 Some(Content::Counter(counter)) => counter.clone(),
-                None | Some(Content::Absent) => restarted(old, Counter::default(), |c, base| c.base = base),
+                None | Some(Content::Absent) => Counter { base: old.base(), ..Counter::default() },
                 Some(other) => return Err(wrong_type(name, other, "only a counter takes $inc")),
             };
             counter.add(stamp.writer, *amount);
             Content::Counter(counter)
         }
         FieldEdit::SetEdit { add, remove } => {
-            let mut set = match old.map(|cell| &cell.content) {
+            let mut set = match old.cell.map(|cell| &cell.content) {
                 Some(Content::Set(set)) => set.clone(),
-                None | Some(Content::Absent) => restarted(old, Set::default(), |s, base| s.base = base),
+                None | Some(Content::Absent) => Set { base: old.base(), ..Set::default() },
                 Some(other) => return Err(wrong_type(name, other, "only a set takes $add and $remove")),
             };
             set.edit(add.iter().map(OwnedValue::from), remove.iter().map(OwnedValue::from), stamp);
             Content::Set(set)
         }
     };
-    Ok(Cell::write(stamp, old, content, seq))
-}
-
-/// A mergeable value where there was none. Over a removed field it starts from the removal, so that it wins
-/// over it; where the field never was, two replicas that start it at once start the same one.
-fn restarted<T>(old: Option<&Cell>, mut value: T, set_base: impl FnOnce(&mut T, Option<Stamp>)) -> T {
-    set_base(&mut value, old.map(|cell| cell.stamp));
-    value
+    Ok(Cell::write(stamp, old.cell, content, seq))
 }
 
 fn wrong_type(name: &str, content: &Content, problem: &'static str) -> StoreError {

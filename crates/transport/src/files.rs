@@ -5,8 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// No file that this crate keeps is longer, in bytes.
-pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
+use blazedb_core::limits::MAX_NODE_FILE_BYTES;
 
 /// The text of `path`, or `None` if there is no such file. Longer files and other encodings are `InvalidData`.
 pub(crate) fn read_text(path: &Path) -> io::Result<Option<String>> {
@@ -16,8 +15,8 @@ pub(crate) fn read_text(path: &Path) -> io::Result<Option<String>> {
         Err(error) => return Err(error),
     };
     let mut text = String::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
+    file.take(MAX_NODE_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_NODE_FILE_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too long"));
     }
     Ok(Some(text))

@@ -7,7 +7,6 @@
 //! Specification: `docs/spec/handshake.md`. Why it is built so, with figures: `docs/decisions/0003-transport.md`.
 
 mod counters;
-mod endpoint;
 mod files;
 mod fingerprint;
 mod frames;
@@ -23,8 +22,8 @@ pub mod tls;
 mod upgraded;
 pub mod ws;
 
+pub use blazedb_core::topology::{AddressError, Endpoint};
 pub use counters::{LinkCounters, LinkTotals};
-pub use endpoint::{Endpoint, EndpointError};
 pub use fingerprint::{Fingerprint, FingerprintError, PublicKey};
 pub use frames::{Connection, FrameReceiver, FrameSender, ReceiveError, SendError, WebSocketFault};
 pub use identity::{Identity, IdentityDamage, IdentityError};

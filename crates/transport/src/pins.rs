@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::endpoint::Endpoint;
+use blazedb_core::topology::Endpoint;
+
 use crate::files;
 use crate::fingerprint::{Fingerprint, FingerprintError};
 

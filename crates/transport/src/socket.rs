@@ -9,13 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use blazedb_core::limits::MAX_HELLO_BYTES;
+use blazedb_core::limits::UNADMITTED_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
-
-/// What a peer may send before it is admitted, in bytes: the request, the handshake, its hello, and some room.
-pub(crate) const UNADMITTED_BYTES: u64 = 4 * MAX_HELLO_BYTES as u64;
 
 const UNLIMITED: u64 = u64::MAX;
 

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use blazedb_core::limits::{MAX_HELLO_BYTES, MAX_MESSAGE_BYTES};
+use blazedb_core::limits::{FRAGMENT_BYTES, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, SOCKET_BUFFER_BYTES};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, StreamExt};
 use tokio_tungstenite::WebSocketStream;
@@ -24,19 +24,12 @@ use crate::frames::{
 use crate::noise::{Opener, Sealer, SecureChannel, sealed_len};
 use crate::socket::{Admission, Socket};
 
-/// Longest WebSocket frame that is sent, in bytes. Longer ones are accepted: a proxy may join them.
-pub(crate) const FRAGMENT_BYTES: usize = 8 << 10;
-/// Each read asks the system for this many bytes; also what an idle connection keeps for reading.
-const READ_BUFFER_BYTES: usize = 4 << 10;
-/// Small frames are collected up to this many bytes before they are written.
-const WRITE_BUFFER_BYTES: usize = 4 << 10;
-
 pub(crate) type WebSocket = WebSocketStream<Socket>;
 
 pub(crate) fn config() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .read_buffer_size(SOCKET_BUFFER_BYTES)
+        .write_buffer_size(SOCKET_BUFFER_BYTES)
         .max_write_buffer_size(4 * FRAGMENT_BYTES)
         .max_message_size(Some(sealed_len(MAX_MESSAGE_BYTES)))
         .max_frame_size(Some(sealed_len(MAX_MESSAGE_BYTES)))

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blazedb_core::limits::HANDSHAKE_MS;
+use blazedb_core::limits::{HANDSHAKE_MS, MAX_REFUSAL_CHARACTERS};
+use blazedb_core::topology::Endpoint;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
@@ -16,7 +17,6 @@ use tokio_rustls::TlsConnector;
 use tokio_tungstenite::client_async_with_config;
 use tokio_tungstenite::tungstenite::Error as WsError;
 
-use crate::endpoint::Endpoint;
 use crate::fingerprint::{Fingerprint, PublicKey};
 use crate::frames::{Connection, WebSocketFault};
 use crate::identity::Identity;
@@ -26,9 +26,6 @@ use crate::pins::{PinError, PinPolicy};
 use crate::socket::{Admission, Socket};
 use crate::tls::{TlsError, TlsRoots};
 use crate::upgraded::{self, Silence, WebSocket};
-
-/// Longest text of a refusal that is shown, in characters.
-const MAX_REFUSAL_CHARACTERS: usize = 300;
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -255,7 +252,7 @@ impl Attempt<'_> {
     }
 
     async fn upgrade(&self, socket: Socket, target: &str) -> Result<WebSocket, ConnectError> {
-        let request = self.endpoint.join(target);
+        let request = self.endpoint.url(target);
         let answer = client_async_with_config(request, socket, Some(upgraded::config()));
         match self.within(Stage::Upgrade, answer).await? {
             Ok((socket, _)) => Ok(socket),

@@ -12,14 +12,38 @@ pub mod node;
 pub mod query;
 pub mod record;
 
+use std::time::Duration;
+
 use crate::args::{Cli, Command};
 use crate::output::{CliError, ErrorCode, Output};
+
+/// Threads for what does not block.
+const WORKERS: usize = 2;
 
 /// Runs one command.
 ///
 /// # Errors
 /// The command's [`CliError`].
-pub async fn run(cli: &Cli, output: &mut Output) -> Result<(), CliError> {
+pub fn run(cli: &Cli, output: &mut Output) -> Result<(), CliError> {
+    // These make runtimes of their own.
+    match &cli.command {
+        Command::Demo(args) => return demo::run(args, output),
+        Command::Bench(args) => return bench::run(args, output),
+        Command::BenchNode => return bench::serve_node(),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::io("starting", &error))?;
+    let done = runtime.block_on(on_databases(cli, output));
+    // Reads that nobody waits for any more are over within this.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    done
+}
+
+async fn on_databases(cli: &Cli, output: &mut Output) -> Result<(), CliError> {
     let global = &cli.global;
     match &cli.command {
         Command::Init(args) => init::run(args, global, output),
@@ -40,7 +64,7 @@ pub async fn run(cli: &Cli, output: &mut Output) -> Result<(), CliError> {
         Command::Restore(args) => care::restore(args, global, output),
         Command::Passwd(args) => care::passwd(args, global, output).await,
         Command::Conflicts(args) => conflicts::run(args, global, output).await,
-        other @ (Command::Demo(_) | Command::Bench(_)) => Err(CliError::new(
+        other @ (Command::Demo(_) | Command::Bench(_) | Command::BenchNode) => Err(CliError::new(
             ErrorCode::Unavailable,
             format!("`blazedb {}` is not in this build", other.name()),
         )),

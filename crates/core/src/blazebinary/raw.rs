@@ -119,7 +119,6 @@ impl<'a> RawValue<'a> {
     /// The null value.
     pub const NULL: Self = Self { tag: tag::NULL, payload: &[] };
 
-
     /// Looks at bytes written by [`encode_value`](super::encode_value).
     ///
     /// # Errors
@@ -140,6 +139,13 @@ impl<'a> RawValue<'a> {
     pub fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let (tag, len) = read_head(reader)?;
         Ok(Self { tag, payload: reader.read_bytes(len)? })
+    }
+
+    /// Whether it is a counter or a set: the visible side of a mergeable field.
+    #[inline]
+    #[must_use]
+    pub const fn is_mergeable(&self) -> bool {
+        self.tag == tag::SET || self.tag & 0xf0 == tag::COUNTER
     }
 
     /// The tag byte: see the table in `docs/spec/blazebinary.md`.

@@ -1,3 +1,5 @@
+//! The filter language against its specification: answers, errors, and laws over generated filters.
+
 use proptest::prelude::*;
 use uuid::Uuid;
 

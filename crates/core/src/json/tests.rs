@@ -1,3 +1,5 @@
+//! The JSON form of records and edits: what goes in comes out, and what is refused names its field.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -7,179 +7,31 @@
 //! - nothing is sent in a direction that was not granted, and nothing received in one is applied;
 //! - a checkpoint moves only with changes that the store has reported durable;
 //! - unacknowledged changes never exceed [`SEND_WINDOW_BYTES`](crate::limits::SEND_WINDOW_BYTES) plus one batch;
-//! - with nothing new on either side nothing is sent but pings.
+//! - with nothing new on either side nothing is sent but pings;
+//! - the last output of a session is one [`Output::Closed`], and a session that is over takes no notice of inputs.
 
+mod io;
 mod opening;
 mod puller;
 mod pusher;
 mod reconcile;
+mod running;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
+pub use io::{Closed, Frame, Input, Opened, Output, SessionStatus, SharedPayload};
 pub use opening::{Admission, LocalReplica, PeerReplica};
 pub use reconcile::{ReconcileItem, ReconcileSet};
 
 use crate::blazebinary::DecodeError;
-use crate::feed::{FeedBatch, Incoming, PeerNo, Seq};
-use crate::id::{RecordId, ReplicaId};
-use crate::limits::{PEER_SILENT_MS, PING_AFTER_MS};
-use crate::wire::{CloseCode, Direction, Hello, Message};
+use crate::feed::PeerNo;
+use crate::limits::{HANDSHAKE_MS, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, PEER_SILENT_MS, PING_AFTER_MS};
+use crate::wire::{CloseCode, Message};
 use opening::{ClientOpening, ServerOpening};
-use puller::Puller;
 use pusher::Pusher;
-use reconcile::Reconciliation;
-
-/// A message for the transport: its own bytes, then bytes that it shares with other sessions.
-#[derive(Clone, Debug)]
-pub struct Frame {
-    /// The start of the message.
-    pub head: Vec<u8>,
-    /// The rest, if it is shared.
-    pub shared: Option<SharedPayload>,
-}
-
-/// The data of a batch, as it is or compressed.
-#[derive(Clone, Debug)]
-pub struct SharedPayload {
-    batch: Arc<FeedBatch>,
-    compressed: bool,
-}
-
-impl SharedPayload {
-    /// The bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        let compressed = if self.compressed { self.batch.compressed() } else { None };
-        compressed.unwrap_or(&self.batch.data)
-    }
-}
-
-impl Frame {
-    /// The message's bytes, in two parts.
-    #[must_use]
-    pub fn parts(&self) -> [&[u8]; 2] {
-        [&self.head, self.shared.as_ref().map_or(&[], |shared| shared.bytes())]
-    }
-
-    /// How many bytes the message has.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.parts().iter().map(|part| part.len()).sum()
-    }
-
-    /// Whether there is nothing in it.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl From<&Message> for Frame {
-    fn from(message: &Message) -> Self {
-        Self { head: message.encode(), shared: None }
-    }
-}
-
-/// What the driver tells a session.
-#[derive(Debug)]
-pub enum Input {
-    /// A message of the peer arrived.
-    Frame(Vec<u8>),
-    /// Answer to [`Output::Admit`]: what this node grants, or why nothing.
-    Admitted(Result<Admission, String>),
-    /// Answer to [`Output::Peer`].
-    Peer(PeerReplica),
-    /// Answer to [`Output::Read`] or [`Output::ReadWanted`].
-    Feed(Arc<FeedBatch>),
-    /// Answer to [`Output::BuildReconcileSet`].
-    ReconcileSet(Box<ReconcileSet>),
-    /// The changes of so many [`Output::Apply`] are durable now.
-    Applied(u64),
-    /// The changes of an [`Output::Apply`] can't be applied.
-    ApplyFailed(CloseCode, String),
-    /// The local feed now ends here.
-    FeedAdvanced(Seq),
-    /// Time has passed.
-    Tick,
-    /// This node stops.
-    Shutdown,
-}
-
-/// What a session asks of the driver.
-#[derive(Debug)]
-pub enum Output {
-    /// Send this to the peer, in order.
-    Send(Frame),
-    /// A peer says hello; decide what it may do ([`Input::Admitted`]).
-    Admit(Hello),
-    /// Look up the peer's replica ([`Input::Peer`]).
-    Peer(ReplicaId),
-    /// Read the local feed behind a sequence, at most about so many bytes ([`Input::Feed`]).
-    Read {
-        /// Behind this.
-        after: Seq,
-        /// So many bytes of encoded entries, give or take one transaction.
-        max_bytes: usize,
-    },
-    /// Read these records in full ([`Input::Feed`]).
-    ReadWanted(Vec<RecordId>),
-    /// List what is held here ([`Input::ReconcileSet`]).
-    BuildReconcileSet,
-    /// Merge these changes, make them durable and store the checkpoint, in order ([`Input::Applied`]).
-    Apply(Incoming),
-    /// The session is open.
-    Opened(Opened),
-    /// Call with [`Input::Tick`] at this time (milliseconds of the `now` that the driver passes).
-    WakeAt(u64),
-    /// The session is over: close the connection.
-    Closed(Closed),
-}
-
-/// What both sides agreed on.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Opened {
-    /// The replica on the other side.
-    pub replica: ReplicaId,
-    /// What was granted, seen from the client.
-    pub direction: Direction,
-    /// Why it is less than what the client asked for; empty if it is not.
-    pub notice: String,
-    /// Both sides compare what they hold first.
-    pub reconcile: bool,
-}
-
-/// Why a session is over.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Closed {
-    /// The peer ended it.
-    ByPeer(CloseCode, String),
-    /// This side ended it.
-    Here(CloseCode, String),
-    /// The peer has been silent for too long.
-    Silent,
-}
-
-/// A session's figures, for status displays.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct SessionStatus {
-    /// The peer has the local feed up to here.
-    pub pushed: Seq,
-    /// The local feed ends here.
-    pub head: Seq,
-    /// The peer's feed is durable here up to this.
-    pub pulled: Seq,
-    /// The peer's feed ends here, as far as it has said.
-    pub peer_head: Seq,
-    /// Everything local has been acknowledged (true if nothing may be pushed).
-    pub pushed_all: bool,
-    /// Everything of the peer is durable here (true if nothing may be pulled).
-    pub pulled_all: bool,
-    /// Changes sent.
-    pub changes_sent: u64,
-    /// Bytes sent and not acknowledged.
-    pub in_flight_bytes: usize,
-}
+use running::Running;
 
 enum State {
     ClientOpening(ClientOpening),
@@ -188,20 +40,16 @@ enum State {
     Closed,
 }
 
-/// What an open session is made of.
-struct Running {
-    pusher: Option<Pusher>,
-    puller: Option<Puller>,
-    reconciliation: Option<Reconciliation>,
-}
-
 /// One live connection of a link.
 pub struct Session {
     state: State,
     outputs: VecDeque<Output>,
+    started_ms: u64,
     heard_ms: u64,
     pinged_ms: u64,
     wake_ms: u64,
+    /// Over and said so. ([`State::Closed`] also stands in while a state is being worked on.)
+    over: bool,
 }
 
 /// Where the parts of a session put what they want done.
@@ -216,7 +64,9 @@ impl From<DecodeError> for Abort {
         match error {
             DecodeError::Version(found) => {
                 let ours = crate::wire::PROTOCOL_VERSION;
-                let text = format!("protocol version {found} is not spoken here, only {ours}: update the older side");
+                let text = format!(
+                    "protocol version {found} is not spoken here, only {ours}: update the older side"
+                );
                 Self(CloseCode::Version, text)
             }
             other => Self(CloseCode::Protocol, format!("malformed message: {other}")),
@@ -244,25 +94,27 @@ impl Session {
     }
 
     fn new(state: State, outputs: Outputs, now_ms: u64) -> Self {
-        let mut session = Self { state, outputs, heard_ms: now_ms, pinged_ms: now_ms, wake_ms: 0 };
+        let (started_ms, heard_ms, pinged_ms) = (now_ms, now_ms, now_ms);
+        let mut session = Self { state, outputs, started_ms, heard_ms, pinged_ms, wake_ms: 0, over: false };
         session.set_wake(now_ms);
         session
     }
 
     /// Takes in what happened at `now_ms` (any steadily rising clock).
     pub fn handle(&mut self, now_ms: u64, input: Input) {
+        if self.over {
+            return;
+        }
         let result = match input {
-            Input::Frame(bytes) => {
-                self.heard_ms = now_ms;
-                Message::decode(&bytes).map_err(Abort::from).and_then(|message| self.on_message(now_ms, message))
-            }
+            Input::Frame(bytes) => self.on_frame(now_ms, &bytes),
             Input::Tick => self.on_tick(now_ms),
             Input::Shutdown => Err(Abort(CloseCode::GoingAway, "the node is stopping".to_owned())),
             Input::ApplyFailed(code, text) => Err(Abort(code, text)),
             other => self.on_answer(now_ms, other),
         };
         if let Err(Abort(code, text)) = result {
-            self.close_here(code, text);
+            self.send(&Message::Close(code, text.clone()));
+            self.close(Closed::Here(code, text));
         }
         self.set_wake(now_ms);
     }
@@ -293,33 +145,49 @@ impl Session {
     /// Whether the session is over.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
+        self.over
     }
 
-    fn on_message(&mut self, now_ms: u64, message: Message) -> Result<(), Abort> {
+    fn on_frame(&mut self, now_ms: u64, bytes: &[u8]) -> Result<(), Abort> {
+        self.heard_ms = now_ms;
+        let limit = match &self.state {
+            State::ServerOpening(_) => MAX_HELLO_BYTES,
+            _ => MAX_MESSAGE_BYTES,
+        };
+        if bytes.len() > limit {
+            return Err(violation(&format!("a message of {} bytes, over the limit of {limit}", bytes.len())));
+        }
+        self.on_message(Message::decode(bytes)?)
+    }
+
+    fn on_message(&mut self, message: Message) -> Result<(), Abort> {
         match message {
             Message::Ping => self.send(&Message::Pong),
             Message::Pong => {}
             Message::Close(code, text) => {
-                self.state = State::Closed;
-                self.outputs.push_back(Output::Closed(Closed::ByPeer(code, text)));
+                self.close(Closed::ByPeer(code, text));
             }
-            other => return self.on_session_message(now_ms, other),
+            other => return self.on_session_message(other),
         }
         Ok(())
     }
 
-    fn on_session_message(&mut self, now_ms: u64, message: Message) -> Result<(), Abort> {
+    fn on_session_message(&mut self, message: Message) -> Result<(), Abort> {
         let outputs = &mut self.outputs;
         match (std::mem::replace(&mut self.state, State::Closed), message) {
             (State::ClientOpening(opening), Message::Welcome(welcome)) => {
                 self.state = State::ClientOpening(opening.on_welcome(welcome, outputs)?);
             }
+            // The server is ahead: this side still waits for its store.
+            (State::ClientOpening(mut opening), message) => {
+                opening.keep(message)?;
+                self.state = State::ClientOpening(opening);
+            }
             (State::ServerOpening(opening), Message::Hello(hello)) => {
                 self.state = State::ServerOpening(opening.on_hello(hello, outputs)?);
             }
             (State::Running(mut running), message) => {
-                running.on_message(now_ms, message, outputs)?;
+                running.on_message(message, outputs)?;
                 self.state = State::Running(running);
             }
             (_, _) => return Err(violation("a message out of order")),
@@ -338,11 +206,14 @@ impl Session {
             (State::ServerOpening(opening), Input::Peer(peer)) => {
                 self.state = State::Running(Box::new(opening.on_peer(peer, outputs)?));
             }
-            (State::ClientOpening(opening), Input::Peer(peer)) => {
-                self.state = State::Running(Box::new(opening.on_peer(peer, outputs)?));
+            (State::ClientOpening(mut opening), Input::Peer(peer)) => {
+                let early = opening.take_early();
+                let mut running = opening.on_peer(peer, outputs)?;
+                early.into_iter().try_for_each(|message| running.on_message(message, outputs))?;
+                self.state = State::Running(Box::new(running));
             }
             (State::ClientOpening(mut opening), Input::FeedAdvanced(head)) => {
-                opening.local.head = head;
+                opening.feed_advanced(head);
                 self.state = State::ClientOpening(opening);
             }
             (State::ServerOpening(mut opening), Input::FeedAdvanced(head)) => {
@@ -359,9 +230,10 @@ impl Session {
     }
 
     fn on_tick(&mut self, now_ms: u64) -> Result<(), Abort> {
-        if now_ms.saturating_sub(self.heard_ms) >= PEER_SILENT_MS {
-            self.state = State::Closed;
-            self.outputs.push_back(Output::Closed(Closed::Silent));
+        // The driver's timer is spent, even if it was early.
+        self.wake_ms = 0;
+        if now_ms >= self.silent_at() {
+            self.close(Closed::Silent);
             return Ok(());
         }
         let quiet_since = self.heard_ms.max(self.pinged_ms);
@@ -369,110 +241,48 @@ impl Session {
             self.pinged_ms = now_ms;
             self.send(&Message::Ping);
         }
-        if let State::Running(running) = &mut self.state
-            && let Some(pusher) = &mut running.pusher
-        {
-            pusher.on_tick(now_ms, &mut self.outputs);
+        if let State::Running(running) = &mut self.state {
+            running.on_tick(now_ms, &mut self.outputs);
         }
         Ok(())
+    }
+
+    /// When a peer that says nothing more is given up.
+    fn silent_at(&self) -> u64 {
+        let silent = self.heard_ms.saturating_add(PEER_SILENT_MS);
+        match &self.state {
+            // Whatever else it says, a stranger has only so long for its hello.
+            State::ServerOpening(opening) if !opening.is_introduced() => {
+                silent.min(self.started_ms.saturating_add(HANDSHAKE_MS))
+            }
+            _ => silent,
+        }
     }
 
     fn send(&mut self, message: &Message) {
         self.outputs.push_back(Output::Send(Frame::from(message)));
     }
 
-    fn close_here(&mut self, code: CloseCode, text: String) {
-        if !matches!(self.state, State::Closed) || !self.outputs.iter().any(|o| matches!(o, Output::Closed(_))) {
-            self.send(&Message::Close(code, text.clone()));
-            self.state = State::Closed;
-            self.outputs.push_back(Output::Closed(Closed::Here(code, text)));
-        }
+    fn close(&mut self, why: Closed) {
+        self.state = State::Closed;
+        self.over = true;
+        self.outputs.push_back(Output::Closed(why));
     }
 
     fn set_wake(&mut self, now_ms: u64) {
-        let State::Running(running) = &self.state else {
+        if self.over {
             return;
-        };
-        let ping = self.heard_ms.max(self.pinged_ms).saturating_add(PING_AFTER_MS);
-        let silent = self.heard_ms.saturating_add(PEER_SILENT_MS);
-        let pusher = running.pusher.as_ref().and_then(Pusher::wake_at).unwrap_or(u64::MAX);
-        let wake = ping.min(silent).min(pusher).max(now_ms + 1);
+        }
+        let mut wake = self.silent_at();
+        if let State::Running(running) = &self.state {
+            let ping = self.heard_ms.max(self.pinged_ms).saturating_add(PING_AFTER_MS);
+            let pusher = running.pusher.as_ref().and_then(Pusher::wake_at).unwrap_or(u64::MAX);
+            wake = wake.min(ping).min(pusher);
+        }
+        let wake = wake.max(now_ms.saturating_add(1));
         if wake != self.wake_ms {
             self.wake_ms = wake;
             self.outputs.push_back(Output::WakeAt(wake));
-        }
-    }
-}
-
-impl Running {
-    fn on_message(&mut self, now_ms: u64, message: Message, outputs: &mut Outputs) -> Result<(), Abort> {
-        match message {
-            Message::Names(names) => self.puller()?.on_names(names),
-            Message::Changes(changes) => self.puller()?.on_changes(changes, outputs),
-            Message::Ack(count) => match &mut self.pusher {
-                Some(pusher) => pusher.on_ack(now_ms, count, outputs),
-                None => Err(violation("an acknowledgement of nothing")),
-            },
-            Message::Sketch { .. }
-            | Message::CompareBy { .. }
-            | Message::Reconcile(_)
-            | Message::Want { .. } => {
-                let Some(reconciliation) = &mut self.reconciliation else {
-                    return Err(violation("a reconciliation that was not agreed on"));
-                };
-                reconciliation.on_message(message, outputs)?;
-                self.after_reconciliation(now_ms, outputs);
-                Ok(())
-            }
-            _ => Err(violation("a message out of order")),
-        }
-    }
-
-    fn on_answer(&mut self, now_ms: u64, input: Input, outputs: &mut Outputs) -> Result<(), Abort> {
-        match input {
-            Input::Feed(batch) => {
-                let has = self.has();
-                if let Some(pusher) = &mut self.pusher {
-                    pusher.on_feed(now_ms, &batch, has, outputs);
-                }
-            }
-            Input::FeedAdvanced(head) => {
-                if let Some(pusher) = &mut self.pusher {
-                    pusher.on_advance(head, outputs);
-                }
-            }
-            Input::Applied(count) => {
-                if let Some(puller) = &mut self.puller {
-                    puller.on_applied(count, outputs);
-                }
-            }
-            Input::ReconcileSet(set) => {
-                if let Some(reconciliation) = &mut self.reconciliation {
-                    reconciliation.on_set(*set, outputs)?;
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn puller(&mut self) -> Result<&mut Puller, Abort> {
-        self.puller.as_mut().ok_or_else(|| {
-            Abort(CloseCode::Refused, "changes are not accepted in this direction".to_owned())
-        })
-    }
-
-    /// How far the peer's feed is durable here.
-    fn has(&self) -> Seq {
-        self.puller.as_ref().map_or(0, Puller::checkpoint)
-    }
-
-    /// Hands the outcome of a finished comparison to the pusher.
-    fn after_reconciliation(&mut self, now_ms: u64, outputs: &mut Outputs) {
-        let Some(outcome) = self.reconciliation.as_mut().and_then(Reconciliation::take_outcome) else { return };
-        self.reconciliation = None;
-        if let Some(pusher) = &mut self.pusher {
-            pusher.start_with(now_ms, outcome.to_send, outcome.snapshot, outputs);
         }
     }
 }

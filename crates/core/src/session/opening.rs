@@ -8,6 +8,7 @@ use super::reconcile::{Reconciliation, Side};
 use super::{Abort, Frame, Opened, Output, Outputs, PeerInfo, Running, violation};
 use crate::feed::{PeerNo, Seq};
 use crate::id::ReplicaId;
+use crate::limits::{MAX_FIELD_NAME_BYTES, MAX_MESSAGE_BYTES, MESSAGE_COST_BYTES, SEND_WINDOW_BYTES};
 use crate::wire::{Direction, Hello, Message, Welcome};
 
 /// The local replica, as a client introduces it.
@@ -60,8 +61,11 @@ pub struct PeerReplica {
 /// A client that waits: for the welcome, then for what its store knows of the server.
 #[derive(Debug)]
 pub(super) struct ClientOpening {
-    pub(super) local: LocalReplica,
+    local: LocalReplica,
     welcome: Option<Welcome>,
+    /// What the server has said since, while the store looks it up.
+    early: Vec<Message>,
+    early_bytes: usize,
 }
 
 impl ClientOpening {
@@ -76,7 +80,28 @@ impl ClientOpening {
             now_ms: local.now_ms,
         };
         outputs.push_back(Output::Send(Frame::from(&Message::Hello(hello))));
-        Self { local, welcome: None }
+        Self { local, welcome: None, early: Vec::new(), early_bytes: 0 }
+    }
+
+    pub(super) fn feed_advanced(&mut self, head: Seq) {
+        self.local.head = self.local.head.max(head);
+    }
+
+    /// Keeps a message until the session is open.
+    pub(super) fn keep(&mut self, message: Message) -> Result<(), Abort> {
+        if self.welcome.is_none() {
+            return Err(violation("a message ahead of the welcome"));
+        }
+        self.early_bytes += cost_of(&message);
+        if self.early_bytes > SEND_WINDOW_BYTES + MAX_MESSAGE_BYTES {
+            return Err(violation("more unacknowledged changes than the window allows"));
+        }
+        self.early.push(message);
+        Ok(())
+    }
+
+    pub(super) fn take_early(&mut self) -> Vec<Message> {
+        take(&mut self.early)
     }
 
     pub(super) fn on_welcome(self, welcome: Welcome, outputs: &mut Outputs) -> Result<Self, Abort> {
@@ -106,10 +131,8 @@ impl ClientOpening {
             notice: welcome.notice.clone(),
             reconcile: welcome.reconcile,
         };
-        let info = PeerInfo {
-            peer_no: peer.peer_no,
-            compression: welcome.compression && self.local.compression,
-        };
+        let info =
+            PeerInfo { peer_no: peer.peer_no, compression: welcome.compression && self.local.compression };
         let pull = welcome.direction.pull.then(|| Puller::new(checkpoint.unwrap_or(0), welcome.head));
         let push = welcome.direction.push.then(|| Pusher::new(info, welcome.push_after, self.local.head));
         Ok(start(opened, push, pull, Side::Client, outputs))
@@ -121,9 +144,16 @@ impl ClientOpening {
 pub(super) struct ServerOpening {
     hello: Option<Hello>,
     admission: Option<Admission>,
+    /// The end of the local feed as far as it was told: an admission may have been made up before.
+    head: Seq,
 }
 
 impl ServerOpening {
+    /// Whether the client has said who it is.
+    pub(super) const fn is_introduced(&self) -> bool {
+        self.hello.is_some()
+    }
+
     pub(super) fn on_hello(self, hello: Hello, outputs: &mut Outputs) -> Result<Self, Abort> {
         if self.hello.is_some() {
             return Err(violation("a second hello"));
@@ -141,19 +171,19 @@ impl ServerOpening {
             ));
         }
         outputs.push_back(Output::Peer(hello.replica));
-        Ok(Self { admission: Some(admission), ..self })
+        let head = self.head.max(admission.head);
+        Ok(Self { admission: Some(admission), head, ..self })
     }
 
     pub(super) fn feed_advanced(&mut self, head: Seq) {
-        if let Some(admission) = &mut self.admission {
-            admission.head = head;
-        }
+        self.head = self.head.max(head);
     }
 
     pub(super) fn on_peer(mut self, peer: PeerReplica, outputs: &mut Outputs) -> Result<Running, Abort> {
         let (Some(hello), Some(mut admission)) = (take(&mut self.hello), take(&mut self.admission)) else {
             return Err(violation("an answer without a question"));
         };
+        admission.head = self.head;
         let direction = admission.direction.and(hello.direction);
         let either_empty = hello.empty || admission.empty;
         let pull_after = hello
@@ -163,8 +193,7 @@ impl ServerOpening {
         let push_after = peer.checkpoint.filter(|seq| *seq <= hello.head);
         // Without a checkpoint a feed is sent from its start, unless both sides may hold much of it already.
         let lost = |wanted: bool, checkpoint: Option<Seq>| wanted && checkpoint.is_none() && !either_empty;
-        let reconcile =
-            direction.pull && (lost(true, pull_after) || lost(direction.push, push_after));
+        let reconcile = direction.pull && (lost(true, pull_after) || lost(direction.push, push_after));
         let compression = admission.compression && hello.compression;
         let welcome = Welcome {
             replica: admission.replica,
@@ -176,14 +205,24 @@ impl ServerOpening {
             reconcile,
             now_ms: admission.now_ms,
         };
-        let opened =
-            Opened { replica: hello.replica, direction, notice: welcome.notice.clone(), reconcile };
+        let opened = Opened { replica: hello.replica, direction, notice: welcome.notice.clone(), reconcile };
         let pull = direction.push.then(|| Puller::new(welcome.push_after, hello.head));
         let info = PeerInfo { peer_no: peer.peer_no, compression };
         let push = direction.pull.then(|| Pusher::new(info, pull_after.unwrap_or(0), admission.head));
         outputs.push_back(Output::Send(Frame::from(&Message::Welcome(welcome))));
         Ok(start(opened, push, pull, Side::Server, outputs))
     }
+}
+
+/// What a kept message counts for, in bytes.
+fn cost_of(message: &Message) -> usize {
+    MESSAGE_COST_BYTES
+        + match message {
+            Message::Changes(changes) => changes.data.len(),
+            Message::Reconcile(bytes) => bytes.len(),
+            Message::Names(names) => names.fields.len().saturating_mul(MAX_FIELD_NAME_BYTES),
+            _ => 0,
+        }
 }
 
 fn start(

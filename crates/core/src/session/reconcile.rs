@@ -12,9 +12,9 @@ use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use super::{Abort, Frame, Output, Outputs, violation};
 use crate::feed::Seq;
 use crate::id::RecordId;
-use crate::limits::{MAX_WANTED, RECONCILE_FRAME_BYTES};
+use crate::limits::{MAX_WANTED, RECONCILE_FRAME_BYTES, SKETCH_LEN};
 use crate::version::Hash;
-use crate::wire::{Message, SKETCH_LEN};
+use crate::wire::Message;
 
 /// One record in a set to compare.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,7 +176,9 @@ impl Comparison {
             send(&Message::Reconcile(message), outputs);
             return Ok(Step::Comparing(self));
         }
-        let need: Vec<Hash> = std::mem::take(&mut self.need).iter().map(|id| id.to_bytes()).collect();
+        let mut need: Vec<Hash> = std::mem::take(&mut self.need).iter().map(|id| id.to_bytes()).collect();
+        // The library collects them in hash tables, whose order differs from run to run.
+        need.sort_unstable();
         let mut chunks = need.chunks(MAX_WANTED).peekable();
         if chunks.peek().is_none() {
             send(&Message::Want { hashes: Vec::new(), last: true }, outputs);
@@ -194,7 +196,9 @@ impl Comparison {
         self.to_send.extend(hashes.iter().filter_map(|hash| self.ids.remove(hash)));
     }
 
-    fn done(self) -> Step {
+    fn done(mut self) -> Step {
+        // In the order of ids, which is the order of time: that is what the receiver's tables take fastest.
+        self.to_send.sort_unstable();
         Step::Done(Some(Outcome { to_send: self.to_send, snapshot: self.snapshot }))
     }
 }

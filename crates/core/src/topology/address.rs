@@ -6,6 +6,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use crate::limits::MAX_PREFIX_BYTES;
+
 const WS_PORT: u16 = 80;
 const WSS_PORT: u16 = 443;
 /// Length of a DNS name, in bytes (RFC 1035, section 2.3.4).
@@ -20,9 +22,9 @@ pub enum AddressError {
     /// Neither `ws://` nor `wss://`.
     #[error("expected an address like \"ws://host:port\" or \"wss://host\", found {0:?}")]
     Scheme(String),
-    /// A path, query or user: the database's name goes into `remote`.
+    /// A query, a user, or a path that is no prefix: the database's name goes into `remote`.
     #[error(
-        "an address ends after host and port, without {0:?} (the database's name over there is `remote`)"
+        "an address is scheme, host, port and perhaps the path prefix of a proxy, without {0:?} (the database's name over there is `remote`)"
     )]
     Extra(String),
     /// No valid host name or IP address.
@@ -36,12 +38,14 @@ pub enum AddressError {
     PortMissing,
 }
 
-/// Where a remote node listens: a `ws://` or `wss://` address.
+/// Where a remote node listens: `ws://host[:port][/prefix]` or `wss://...`; the prefix is for a proxy, which takes it
+/// off.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Endpoint {
     tls: bool,
     host: String,
     port: u16,
+    prefix: String,
 }
 
 impl Endpoint {
@@ -68,6 +72,12 @@ impl Endpoint {
     pub fn authority(&self) -> String {
         format!("{}:{}", bracketed(&self.host), self.port)
     }
+
+    /// The URL of `target`, a path with a leading slash and perhaps a query, on this node.
+    #[must_use]
+    pub fn url(&self, target: &str) -> String {
+        format!("{self}{target}")
+    }
 }
 
 impl FromStr for Endpoint {
@@ -82,17 +92,18 @@ impl FromStr for Endpoint {
             _ => return Err(scheme()),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if let Some(at) = rest.find(['/', '?', '#', '@']) {
-            return Err(AddressError::Extra(rest.get(at..).unwrap_or_default().to_owned()));
+        let (authority, prefix) = rest.split_at(rest.find(['/', '?', '#', '@']).unwrap_or(rest.len()));
+        if !is_prefix(prefix) {
+            return Err(AddressError::Extra(prefix.to_owned()));
         }
-        let (host, port) = host_and_port(rest)?;
+        let (host, port) = host_and_port(authority)?;
         let port = match port {
             Some(0) => return Err(AddressError::Port("0".to_owned())),
             Some(port) => port,
             None if tls => WSS_PORT,
             None => WS_PORT,
         };
-        Ok(Self { tls, host, port })
+        Ok(Self { tls, host, port, prefix: prefix.to_owned() })
     }
 }
 
@@ -100,7 +111,10 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, default) = if self.tls { ("wss", WSS_PORT) } else { ("ws", WS_PORT) };
         write!(f, "{scheme}://{}", bracketed(&self.host))?;
-        if self.port == default { Ok(()) } else { write!(f, ":{}", self.port) }
+        if self.port != default {
+            write!(f, ":{}", self.port)?;
+        }
+        f.write_str(&self.prefix)
     }
 }
 
@@ -151,6 +165,17 @@ impl fmt::Display for ListenAddress {
 
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// Whether `path` may stand before `/sync/...`: nothing, or segments of unreserved characters (RFC 3986). `sync`
+/// itself is refused: whoever writes it means a database.
+fn is_prefix(path: &str) -> bool {
+    let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let segment = |s: &str| !matches!(s, "" | "." | ".." | "sync") && s.bytes().all(unreserved);
+    match path.strip_prefix('/') {
+        Some(segments) => path.len() <= MAX_PREFIX_BYTES && segments.split('/').all(segment),
+        None => path.is_empty(),
+    }
 }
 
 fn host_and_port(text: &str) -> Result<(String, Option<u16>), AddressError> {
@@ -210,12 +235,15 @@ mod tests {
             ("ws://[::1]:7401", "ws://[::1]:7401", "::1", 7401, false),
             ("wss://[2001:DB8::0:7]", "wss://[2001:db8::7]", "2001:db8::7", 443, true),
             ("ws://blaze_hub:9", "ws://blaze_hub:9", "blaze_hub", 9, false),
+            ("WSS://Hub:443/Blaze/v1/", "wss://hub/Blaze/v1", "hub", 443, true),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!((endpoint.host(), endpoint.port(), endpoint.tls()), (host, port, tls), "{text}");
             assert_eq!(endpoint.to_string(), shown);
         }
         assert_eq!("ws://[::1]".parse::<Endpoint>().unwrap().authority(), "[::1]:80");
+        let behind_proxy: Endpoint = "wss://hub/blaze/".parse().unwrap();
+        assert_eq!(behind_proxy.url("/sync/bugs?from=b"), "wss://hub/blaze/sync/bugs?from=b");
     }
 
     #[test]
@@ -223,7 +251,20 @@ mod tests {
         for text in ["", "hub:7500", "http://hub", "ws:/hub", "wss//hub"] {
             assert!(matches!(text.parse::<Endpoint>(), Err(AddressError::Scheme(_))), "{text}");
         }
-        for text in ["ws://hub/sync/bugs", "ws://hub?x", "ws://hub#x", "ws://user@hub", "ws://hub//"] {
+        let long = format!("ws://hub/{}", "a".repeat(MAX_PREFIX_BYTES));
+        for text in [
+            "ws://hub/sync/bugs",
+            "ws://hub?x",
+            "ws://hub#x",
+            "ws://user@hub",
+            "ws://hub//",
+            "ws://hub/a//b",
+            "ws://hub/a?x",
+            "ws://hub/a/../b",
+            "ws://hub/a b",
+            "ws://hub/user@b",
+            &long,
+        ] {
             assert!(matches!(text.parse::<Endpoint>(), Err(AddressError::Extra(_))), "{text}");
         }
         for text in
@@ -259,7 +300,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_parses_to_what_prints_and_parses_again(text in "(ws|wss)://[a-z0-9.:\\[\\]_-]{0,24}|.{0,40}") {
+        fn any_text_parses_to_what_prints_and_parses_again(text in "(ws|wss)://[a-z0-9.:\\[\\]_/-]{0,24}|.{0,40}") {
             if let Ok(endpoint) = text.parse::<Endpoint>() {
                 prop_assert_eq!(endpoint.to_string().parse::<Endpoint>(), Ok(endpoint));
             }

@@ -255,7 +255,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("[node]|name = ''", "2:8", "can't be empty"),
     ("[node]|name = \"a\\nb\"", "2:8", "control characters"),
     ("[databases.a]|pattern = 'hub-and-spoke'|hub = 'http://h'", "3:7", "\"ws://host:port\""),
-    ("[databases.a]|pattern = 'mesh'|peers = ['ws://p', 'ws://p/x']", "3:20", "`remote`"),
+    ("[databases.a]|pattern = 'mesh'|peers = ['ws://p', 'ws://p/sync/x']", "3:20", "`remote`"),
     ("[databases.a]|pattern = 'chain'|upstream = 'ws://u'|remote = 'a/b'", "4:10", "not '/'"),
     ("[databases.'a b']", "1:12", "not ' '"),
     ("[databases.'..']", "1:12", "begin with a dot"),

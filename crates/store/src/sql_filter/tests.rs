@@ -1,3 +1,5 @@
+//! The same filter in memory and in SQL: the two must agree on every record.
+
 use std::sync::Arc;
 
 use blazedb_core::filter::EvalContext;
