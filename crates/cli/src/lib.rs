@@ -14,16 +14,12 @@ mod usage;
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 pub use args::{Cli, Command, GlobalArgs};
 pub use output::{CliError, ErrorCode, Output};
-
-/// Threads for what does not block.
-const WORKERS: usize = 2;
 
 /// Runs the command line `args`, the program's name first, and tells how it went.
 #[must_use]
@@ -45,15 +41,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 fn run_command(cli: &Cli) -> Result<(), CliError> {
     log_to_stderr(&cli.global);
     let mut output = Output::to_stdout(&cli.global);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::io("starting", &error))?;
-    let done = runtime.block_on(commands::run(cli, &mut output));
-    // Reads that nobody waits for any more are over within this.
-    runtime.shutdown_timeout(Duration::from_secs(2));
-    done?;
+    commands::run(cli, &mut output)?;
     output.flush()
 }
 

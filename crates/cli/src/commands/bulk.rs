@@ -29,6 +29,7 @@ pub struct ImportArgs {
     /// Database
     pub db: DatabaseName,
     /// File with records; - for stdin
+    #[arg(id = "path", value_name = "FILE")]
     pub file: PathBuf,
     /// The file's format; otherwise by its ending, NDJSON for stdin
     #[arg(long, value_enum)]
@@ -57,6 +58,7 @@ pub struct ExportArgs {
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
     /// Edit trace as NDJSON; - for stdin
+    #[arg(id = "path", value_name = "FILE")]
     pub file: PathBuf,
     /// Replay the edits of the trace's database FROM in database TO (may be repeated)
     #[arg(long, value_name = "FROM=TO")]

@@ -30,6 +30,7 @@ pub struct BackupArgs {
     /// Database
     pub db: DatabaseName,
     /// File to write; it must not exist
+    #[arg(id = "path", value_name = "FILE")]
     pub file: PathBuf,
 }
 
@@ -37,6 +38,7 @@ pub struct BackupArgs {
 #[derive(Args, Debug)]
 pub struct RestoreArgs {
     /// Backup
+    #[arg(id = "path", value_name = "FILE")]
     pub file: PathBuf,
     /// Database to make of it; its file must not exist
     pub db: DatabaseName,
@@ -138,6 +140,8 @@ pub async fn passwd(args: &PasswdArgs, global: &GlobalArgs, output: &mut Output)
     let store = node.database(&name).map(|database| database.store().clone());
     let store = store.ok_or_else(|| CliError::new(ErrorCode::Failed, "the database is not open"))?;
     let password = new_password(args)?;
+    // Nobody else may use the file while it changes.
+    drop(node);
     store.change_password(&password)?;
     output.note(format_args!(
         "{name}: the password is changed; change it where the topology file points to as well"

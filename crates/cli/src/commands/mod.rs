@@ -12,14 +12,31 @@ pub mod node;
 pub mod query;
 pub mod record;
 
+use std::time::Duration;
+
 use crate::args::{Cli, Command};
 use crate::output::{CliError, Output};
+
+/// Threads for what does not block.
+const WORKERS: usize = 2;
 
 /// Runs one command.
 ///
 /// # Errors
 /// The command's [`CliError`].
-pub async fn run(cli: &Cli, output: &mut Output) -> Result<(), CliError> {
+pub fn run(cli: &Cli, output: &mut Output) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::io("starting", &error))?;
+    let done = runtime.block_on(on_databases(cli, output));
+    // Reads that nobody waits for any more are over within this.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    done
+}
+
+async fn on_databases(cli: &Cli, output: &mut Output) -> Result<(), CliError> {
     let global = &cli.global;
     match &cli.command {
         Command::Init(args) => init::run(args, global, output),

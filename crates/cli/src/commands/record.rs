@@ -16,6 +16,7 @@ pub struct InsertArgs {
     /// Database
     pub db: DatabaseName,
     /// The record: {"field": value, ..}, with "id" if you choose it; - for stdin
+    #[arg(id = "record", value_name = "JSON")]
     pub json: String,
 }
 
@@ -36,7 +37,7 @@ pub struct UpdateArgs {
     /// Record
     pub id: RecordId,
     /// The fields to write: {"field": value, ..}; null is a value
-    #[arg(required_unless_present = "unset")]
+    #[arg(id = "edits", value_name = "JSON", required_unless_present = "unset")]
     pub json: Option<String>,
     /// Remove a field (may be repeated)
     #[arg(long, value_name = "FIELD")]
