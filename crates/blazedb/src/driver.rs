@@ -281,7 +281,7 @@ impl Driver {
 
     fn look_up(&mut self, replica: ReplicaId) {
         let (store, link) = (self.context.database.store().clone(), Arc::clone(&self.context.link));
-        self.source = Some(Source { link: Arc::clone(&link), replica, peer_no: 0 });
+        self.source = Some(Source::new(Arc::clone(&link), replica, 0));
         let answers = self.answers.clone();
         tokio::spawn(async move {
             let found = blocking(move || store.peer(&link, replica)).await;

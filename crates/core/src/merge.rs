@@ -195,9 +195,8 @@ impl RecordState {
             std::cmp::Ordering::Greater => self.adopt_new_incarnation(incoming, seq, &mut report),
             std::cmp::Ordering::Equal => {
                 self.life.join_same_incarnation(&incoming.life);
-                let news = self.life.dead.filter(|dead| Some(*dead) != life.dead && !self.life.is_alive());
                 report.differs_from_incoming |= self.life != incoming.life;
-                self.drop_below_floor(news, &mut report);
+                self.drop_below_floor(&life, &mut report);
                 self.merge_cells(incoming, seq, &mut report);
             }
         }
@@ -237,13 +236,18 @@ impl RecordState {
         }
     }
 
-    fn drop_below_floor(&mut self, news: Option<Tombstone>, report: &mut MergeReport) {
-        let Some(floor) = self.life.floor() else { return };
+    fn drop_below_floor(&mut self, before: &Life, report: &mut MergeReport) {
+        let life = self.life;
+        let Some(floor) = life.floor() else { return };
+        // A delete wins over every update of its incarnation, also over those that stay here, unseen.
+        let deleted = !life.is_alive() && life.dead != before.dead;
         let mut kept = Vec::with_capacity(self.cells.len());
         for (field, cell) in self.cells.drain(..) {
-            // A delete wins over every update of its incarnation: what its replica had not seen is a conflict.
-            note_deleted(field, &cell, news, report);
-            if cell.survives(floor) {
+            let survives = cell.survives(floor);
+            if deleted || !survives {
+                note_displaced(field, &cell, life, report);
+            }
+            if survives {
                 kept.push((field, cell));
             } else {
                 report.changed = true;
@@ -253,17 +257,18 @@ impl RecordState {
     }
 
     fn merge_cells(&mut self, incoming: Self, seq: u64, report: &mut MergeReport) {
-        let floor = self.life.floor();
-        let dead = self.life.dead.filter(|_| !self.life.is_alive());
+        let (life, floor) = (self.life, self.life.floor());
         for (field, theirs) in incoming.cells {
             if floor.is_some_and(|floor| !theirs.survives(floor)) {
                 report.differs_from_incoming = true;
-                note_deleted(field, &theirs, dead, report);
+                note_displaced(field, &theirs, life, report);
                 continue;
             }
             match self.cells.binary_search_by_key(&field, |(no, _)| *no) {
                 Err(at) => {
-                    note_deleted(field, &theirs, dead, report);
+                    if !life.is_alive() {
+                        note_displaced(field, &theirs, life, report);
+                    }
                     self.cells.insert(at, (field, Cell { seq, ..theirs }));
                     report.changed = true;
                 }
@@ -277,15 +282,15 @@ impl RecordState {
     }
 }
 
-/// An update that reaches a record deleted without having seen it.
-fn note_deleted(field: FieldNo, cell: &Cell, dead: Option<Tombstone>, report: &mut MergeReport) {
-    if let Some(dead) = dead
-        && !dead.has_seen(cell.stamp)
-        && cell.content != Content::Absent
-    {
-        let (cell, winner) = (cell.clone(), dead.stamp);
-        report.displaced.push(Displaced { field, cell, winner, kind: ConflictKind::Deleted });
-    }
+/// A write that gives way to a deletion, or to an insert after it, whose replica had not seen it.
+fn note_displaced(field: FieldNo, cell: &Cell, life: Life, report: &mut MergeReport) {
+    let Some(dead) = life.dead.filter(|_| cell.content != Content::Absent) else { return };
+    let (winner, kind) = match life.born {
+        Some(born) if life.is_alive() && cell.stamp > dead.stamp => (born, ConflictKind::Outlived),
+        _ if dead.has_seen(cell.stamp) => return,
+        _ => (dead.stamp, ConflictKind::Deleted),
+    };
+    report.displaced.push(Displaced { field, cell: cell.clone(), winner, kind });
 }
 
 fn merge_cell(field: FieldNo, mine: &mut Cell, theirs: &Cell, seq: u64, report: &mut MergeReport) {

@@ -112,7 +112,7 @@ fn apply(
                 checkpoint: Some(batch.upto),
                 peer_has: 0,
             };
-            let source = Source { link: "l".into(), replica: store.replica(), peer_no };
+            let source = Source::new("l".into(), store.replica(), peer_no);
             replica.apply(&[replica.check(source, incoming).unwrap()]).unwrap();
         }
     });

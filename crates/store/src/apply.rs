@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use blazedb_core::blazebinary::varint::Reader;
 use blazedb_core::blazebinary::{DecodeError, FieldNo, RecordView, remap, validate_record};
@@ -30,6 +31,20 @@ pub struct Source {
     pub replica: ReplicaId,
     /// Its number here.
     pub peer_no: PeerNo,
+    /// A batch of it could not be taken in, so that no later one may be: their checkpoints would skip it.
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Source {
+    /// A session's source. Its clones share whether all went well so far.
+    #[must_use]
+    pub fn new(link: Arc<str>, replica: ReplicaId, peer_no: PeerNo) -> Self {
+        Self { link, replica, peer_no, interrupted: Arc::default() }
+    }
+
+    fn check_whole(&self) -> Result<(), StoreError> {
+        if self.interrupted.load(Ordering::Acquire) { Err(StoreError::Interrupted) } else { Ok(()) }
+    }
 }
 
 /// A batch that has been checked and can be applied.
@@ -176,25 +191,37 @@ pub struct Applied {
 impl Store {
     /// Checks bytes of a peer against this database's clock and limits.
     ///
+    /// Once one is refused, so is everything that follows from the same source.
+    ///
     /// # Errors
-    /// See [`check`].
+    /// See [`check`]; [`StoreError::Interrupted`].
     pub fn check(&self, source: Source, incoming: Incoming) -> Result<CheckedBatch, StoreError> {
+        source.check_whole()?;
+        let interrupted = Arc::clone(&source.interrupted);
         check(source, incoming, self.now_ms(), self.inner.options.drift_limit_ms)
+            .inspect_err(|_| interrupted.store(true, Ordering::Release))
     }
 
     /// Applies batches, of one or many peers, in one commit.
     ///
+    /// If a single batch fails, so does everything that follows from the same source.
+    ///
     /// # Errors
-    /// If the commit fails; then nothing of them is applied.
+    /// If the commit fails; then nothing of them is applied. [`StoreError::Interrupted`].
     pub fn apply(&self, batches: &[CheckedBatch]) -> Result<Applied, StoreError> {
-        self.commit(|writer| {
+        let applied = self.commit(|writer| {
             let mut applied = Applied::default();
             for batch in batches {
+                batch.source.check_whole()?;
                 writer.clock.observe(batch.newest, batch.newest.millis())?;
                 Applier::new(self, writer, batch, &mut applied).run()?;
             }
             Ok(applied)
-        })
+        });
+        if let (Err(_), [batch]) = (&applied, batches) {
+            batch.source.interrupted.store(true, Ordering::Release);
+        }
+        applied
     }
 
     /// The number of a peer replica, given now if it is new, and the checkpoint of a link to it.

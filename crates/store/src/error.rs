@@ -80,6 +80,9 @@ pub enum StoreError {
     /// A peer's stamp lies too far in the future.
     #[error(transparent)]
     Drift(#[from] DriftError),
+    /// A batch follows one that could not be taken in.
+    #[error("an earlier change of the same session could not be taken in")]
+    Interrupted,
     /// The password could not be turned into a key.
     #[error("deriving the key failed: {0}")]
     Kdf(String),

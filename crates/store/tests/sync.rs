@@ -105,7 +105,7 @@ fn applying_what_is_known_changes_nothing_and_a_quiet_system_stays_quiet() {
         let mut names = PeerNames::default();
         assert!(names.learn(batch.names));
         let incoming = Incoming { data: batch.data, names: Arc::new(names), checkpoint: None, peer_has: 0 };
-        let source = Source { link: "again".into(), replica: from.replica(), peer_no };
+        let source = Source::new("again".into(), from.replica(), peer_no);
         let applied = to.apply(&[to.check(source, incoming).unwrap()]).unwrap();
         assert_eq!(applied.changed, 0);
     }
@@ -224,7 +224,7 @@ fn incoming_from(store: &Store) -> Incoming {
 }
 
 fn source(store: &Store) -> Source {
-    Source { link: "l".into(), replica: store.replica(), peer_no: 1 }
+    Source::new("l".into(), store.replica(), 1)
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn checkpoints_are_kept_per_link_and_commit_with_the_changes() {
     assert_eq!(b.link_checkpoint("l").unwrap(), None);
     let (peer_no, none) = b.peer("l", a.replica()).unwrap();
     assert_eq!(none, None);
-    let source = Source { link: "l".into(), replica: a.replica(), peer_no };
+    let source = Source::new("l".into(), a.replica(), peer_no);
     b.apply(&[b.check(source, incoming_from(&a)).unwrap()]).unwrap();
     assert_eq!(b.peer("l", a.replica()).unwrap(), (peer_no, Some(1)));
     assert_eq!(b.peer("other", a.replica()).unwrap(), (peer_no, None));

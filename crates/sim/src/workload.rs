@@ -1,0 +1,238 @@
+//! What applications do: transactions on any node, on the same few records.
+
+use std::collections::BTreeMap;
+
+use blazedb_core::feed::Seq;
+use blazedb_core::{FieldEdit, FieldEdits, Record, RecordId, Stamp, Value};
+use blazedb_store::{Store, StoreError, Transaction};
+
+use crate::Failure;
+use crate::ledger::{COUNT, Class, INSERT, Kind, Op, PAIR, SET, Subject, elements, shown};
+use crate::network::Event;
+use crate::world::World;
+
+/// Registers of a record.
+const FIELDS: [&str; 4] = ["f0", "f1", "f2", "f3"];
+/// A field of many bytes.
+const BULK: &str = "bulk";
+/// Records of a run, at most.
+const SUBJECTS: usize = 24;
+
+/// What a transaction does to one record.
+enum Action {
+    Insert(RecordId, BTreeMap<String, Value>),
+    Update(RecordId, FieldEdits),
+    Delete(RecordId),
+}
+
+/// A transaction in the making.
+#[derive(Default)]
+struct Draft {
+    actions: Vec<Action>,
+    /// Subject and what is done to it, in the order of their numbers.
+    writes: Vec<(usize, Kind)>,
+    next: i64,
+}
+
+impl Draft {
+    fn number(&mut self, subject: usize, kind: impl FnOnce(i64) -> Kind) -> Value {
+        let number = self.next;
+        self.next += 1;
+        self.writes.push((subject, kind(number)));
+        Value::Int(number)
+    }
+
+    fn write(&mut self, subject: usize, field: &'static str) -> Value {
+        self.number(subject, |_| Kind::Write(field))
+    }
+}
+
+impl World {
+    pub(crate) fn on_work(&mut self) -> Result<(), Failure> {
+        if self.steps_left == 0 {
+            return Ok(());
+        }
+        self.steps_left -= 1;
+        let delay = if self.rng.chance(15) { self.rng.below(4_000) } else { self.rng.below(120) };
+        self.schedule(delay, Event::Work);
+        let node = self.rng.index(self.config.nodes);
+        match self.nodes.get(node).and_then(|node| node.store.clone()) {
+            Some(store) => self.transact(node, &store),
+            None => Ok(()),
+        }
+    }
+
+    fn transact(&mut self, node: usize, store: &Store) -> Result<(), Failure> {
+        let mut draft = Draft { next: self.ledger.next_number(), ..Draft::default() };
+        let mut used = Vec::new();
+        for _ in 0..1 + self.rng.below(4) {
+            let subject = self.pick_subject();
+            if !used.contains(&subject) {
+                used.push(subject);
+                self.draft(subject, store, &mut draft)?;
+            }
+        }
+        if draft.actions.is_empty() {
+            return Ok(());
+        }
+        let time = store.transaction(|transaction| {
+            draft.actions.iter().try_for_each(|action| perform(transaction, action))?;
+            Ok(transaction.time())
+        })?;
+        let stamp = Stamp::new(time, store.replica());
+        self.counts.transactions += 1;
+        self.mark(&[5, node as u64, stamp.time.0, store.head()]);
+        self.record(node, stamp, store.head(), draft.writes);
+        self.after_commit(node)?;
+        Ok(())
+    }
+
+    fn record(&mut self, node: usize, stamp: Stamp, seq: Seq, writes: Vec<(usize, Kind)>) {
+        for (subject, kind) in writes {
+            let number = self.ledger.next_number();
+            self.note(|| format!("node {node} write {number} on {subject}: {kind:?} {stamp:?} seq {seq}"));
+            self.ledger.record(Op { number, node, subject, kind, stamp, seq, doubtful: false });
+        }
+    }
+
+    fn pick_subject(&mut self) -> usize {
+        let known = self.ledger.subjects.len();
+        if known == 0 || (known < SUBJECTS && self.rng.chance(25)) {
+            self.add_subject()
+        } else {
+            self.rng.index(known)
+        }
+    }
+
+    fn add_subject(&mut self) -> usize {
+        let classes =
+            [Class::Register, Class::Mortal, Class::Mortal, Class::Counter, Class::Set, Class::Pair];
+        let class = self.rng.pick(&classes).copied().unwrap_or(Class::Register);
+        let mut random = [0; 10];
+        random.iter_mut().for_each(|byte| *byte = (self.rng.next() & 0xff) as u8);
+        let id = RecordId::v7(self.now(), random);
+        let subject = self.ledger.subjects.len();
+        self.note(|| format!("subject {subject} is {id}, a {class:?}"));
+        self.ledger.add_subject(Subject { id, class });
+        subject
+    }
+
+    fn draft(&mut self, subject: usize, store: &Store, draft: &mut Draft) -> Result<(), StoreError> {
+        let Some(Subject { id, class }) = self.ledger.subjects.get(subject).copied() else { return Ok(()) };
+        let record = store.get(id)?;
+        if class == Class::Pair {
+            draft_pair(subject, id, record.is_some(), draft);
+            return Ok(());
+        }
+        let action = match record {
+            None => self.draft_insert(subject, id, class, draft),
+            Some(record) => match class {
+                Class::Counter => {
+                    let amount = i64::try_from(self.rng.range(1, 9)).unwrap_or(1);
+                    draft.number(subject, |_| Kind::Count(amount));
+                    update(id, [(COUNT, FieldEdit::Increment(amount))])
+                }
+                Class::Set => self.draft_set(subject, &record, draft),
+                Class::Mortal if self.rng.chance(25) => {
+                    let insert = shown(Some(&record), INSERT).unwrap_or(0);
+                    draft.number(subject, |_| Kind::Delete(insert));
+                    Action::Delete(id)
+                }
+                _ => self.draft_update(subject, &record, class, draft),
+            },
+        };
+        draft.actions.push(action);
+        Ok(())
+    }
+
+    fn draft_insert(&mut self, subject: usize, id: RecordId, class: Class, draft: &mut Draft) -> Action {
+        let mut fields = BTreeMap::new();
+        fields.insert(INSERT.to_owned(), draft.write(subject, INSERT));
+        if matches!(class, Class::Register | Class::Mortal) {
+            for field in FIELDS {
+                if self.rng.chance(40) {
+                    fields.insert(field.to_owned(), draft.write(subject, field));
+                }
+            }
+        }
+        Action::Insert(id, fields)
+    }
+
+    fn draft_update(&mut self, subject: usize, record: &Record, class: Class, draft: &mut Draft) -> Action {
+        let mut edits = FieldEdits::new();
+        for _ in 0..=self.rng.below(2) {
+            let field = self.rng.pick(&FIELDS).copied().unwrap_or("f0");
+            if edits.contains_key(field) {
+                continue;
+            }
+            let edit = if record.get(field).is_some() && self.rng.chance(20) {
+                draft.number(subject, |_| Kind::Unset(field));
+                FieldEdit::Unset
+            } else {
+                FieldEdit::Set(draft.write(subject, field))
+            };
+            edits.insert(field.to_owned(), edit);
+        }
+        if class == Class::Mortal && self.rng.chance(25) {
+            edits.insert(COUNT.to_owned(), FieldEdit::Increment(1));
+        }
+        if self.config.bulk && class == Class::Register {
+            let (len, byte) = (self.rng.range(20_000, 300_000), self.rng.next() as u8);
+            let mut noise = crate::rng::Rng::new(u64::from(byte));
+            let bytes = (0..len).map(|_| (noise.next() & 0xff) as u8).collect();
+            edits.insert(BULK.to_owned(), FieldEdit::Set(Value::Bytes(bytes)));
+        }
+        Action::Update(record.id, edits)
+    }
+
+    fn draft_set(&mut self, subject: usize, record: &Record, draft: &mut Draft) -> Action {
+        let (mut add, mut remove) = (Vec::new(), Vec::new());
+        match self.rng.below(3) {
+            0 => add.push(draft.number(subject, Kind::Add)),
+            1 => {
+                let shared = -i64::try_from(self.rng.range(1, 4)).unwrap_or(1);
+                draft.number(subject, |_| Kind::Add(shared));
+                add.push(Value::Int(shared));
+            }
+            _ => {
+                if let Some(element) = self.rng.pick(&elements(Some(record))).copied() {
+                    draft.number(subject, |_| Kind::Remove(element));
+                    remove.push(Value::Int(element));
+                }
+            }
+        }
+        update(record.id, [(SET, FieldEdit::SetEdit { add, remove })])
+    }
+}
+
+/// The id of the second record of a pair.
+pub(crate) fn second_of(id: RecordId) -> RecordId {
+    let mut bytes = *id.as_bytes();
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    RecordId::from_bytes(bytes)
+}
+
+fn draft_pair(subject: usize, id: RecordId, there: bool, draft: &mut Draft) {
+    let value = draft.write(subject, PAIR);
+    for id in [id, second_of(id)] {
+        draft.actions.push(if there {
+            update(id, [(PAIR, FieldEdit::Set(value.clone()))])
+        } else {
+            Action::Insert(id, BTreeMap::from([(PAIR.to_owned(), value.clone())]))
+        });
+    }
+}
+
+fn update<const N: usize>(id: RecordId, edits: [(&str, FieldEdit); N]) -> Action {
+    Action::Update(id, edits.into_iter().map(|(field, edit)| (field.to_owned(), edit)).collect())
+}
+
+fn perform(transaction: &mut Transaction<'_>, action: &Action) -> Result<(), StoreError> {
+    match action {
+        Action::Insert(id, fields) => transaction.insert(*id, fields),
+        Action::Update(id, edits) => transaction.update(*id, edits),
+        Action::Delete(id) => transaction.delete(*id),
+    }
+}
