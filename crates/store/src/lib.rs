@@ -18,6 +18,7 @@ mod reached;
 mod reconcile;
 mod row;
 mod schema;
+mod sleep;
 mod sql_filter;
 mod store;
 mod write;

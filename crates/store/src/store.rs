@@ -78,9 +78,10 @@ pub(crate) struct Inner {
     pub(crate) replica: ReplicaId,
     pub(crate) names: SharedNames,
     pub(crate) reached: Mutex<Reached>,
+    pub(crate) accesses: AtomicU64,
+    pub(crate) writer: Mutex<Writer>,
+    pub(crate) readers: Mutex<Vec<Connection>>,
     head: AtomicU64,
-    writer: Mutex<Writer>,
-    readers: Mutex<Vec<Connection>>,
     listeners: Mutex<Vec<Listener>>,
     closed: bool,
     lock: Option<LockFile>,
@@ -91,6 +92,8 @@ type Listener = Box<dyn Fn(Seq) + Send + Sync>;
 /// The one connection that writes, and what only it may change.
 pub(crate) struct Writer {
     pub(crate) db: Connection,
+    /// `db` is closed, see [`crate::sleep`].
+    pub(crate) asleep: bool,
     pub(crate) names: NameTable,
     pub(crate) clock: Clock,
     /// The file says that no stamp of this replica is later than this.
@@ -144,6 +147,7 @@ impl Store {
             names,
             reached: Mutex::default(),
             head: AtomicU64::new(writer.next_seq - 1),
+            accesses: AtomicU64::new(0),
             writer: Mutex::new(writer),
             readers: Mutex::default(),
             listeners: Mutex::default(),
@@ -183,18 +187,6 @@ impl Store {
         (self.inner.options.clock)()
     }
 
-    /// Gives memory back that only speeds up the next access.
-    pub fn release_memory(&self) {
-        lock(&self.inner.readers).clear();
-        let writer = lock(&self.inner.writer);
-        writer.db.flush_prepared_statement_cache();
-        let _ = writer.db.release_memory();
-    }
-
-    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
-        lock(&self.inner.writer)
-    }
-
     /// The names as of now. Taken inside a snapshot, they are never fewer than what its rows use.
     pub(crate) fn names(&self) -> Arc<NameTable> {
         Arc::clone(&self.inner.names.read().unwrap_or_else(PoisonError::into_inner))
@@ -227,6 +219,7 @@ impl Store {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.count_access();
         let kept = lock(&self.inner.readers).pop();
         let db = match kept {
             Some(db) => db,
@@ -249,7 +242,7 @@ impl Store {
         &self,
         write: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut writer = self.writer();
+        let mut writer = self.writer()?;
         let before = (self.head() + 1, writer.clock.clone());
         if !writer.db.is_autocommit() {
             // A caller's panic left its transaction open.
@@ -306,7 +299,10 @@ impl Inner {
     ) -> Result<LockFile, StoreError> {
         self.readers.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
-        writer.mark_clean().map_err(|error| from_sqlite(&self.path, error))?;
+        writer
+            .wake(&self.path, self.key.as_ref(), &self.options, &self.names)
+            .and_then(|()| writer.mark_clean())
+            .map_err(|error| from_sqlite(&self.path, error))?;
         last(&writer.db)?;
         self.closed = true;
         self.lock.take().ok_or_else(|| StoreError::InUse(self.path.clone(), String::new()))
@@ -317,7 +313,8 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         if !self.closed {
-            let _ = writer.mark_clean();
+            let awake = writer.wake(&self.path, self.key.as_ref(), &self.options, &self.names);
+            let _ = awake.and_then(|()| writer.mark_clean());
         }
     }
 }
@@ -352,6 +349,7 @@ impl Writer {
         Ok(Self {
             names: NameTable::load(&db)?,
             db,
+            asleep: false,
             clock: Clock::new(clock, options.drift_limit_ms),
             clock_ceiling: clock,
             next_seq,
