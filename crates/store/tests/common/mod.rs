@@ -134,7 +134,7 @@ pub(crate) fn pump_once(from: &Store, to: &Store, max_bytes: usize) -> (Applied,
         checkpoint: Some(batch.upto),
         peer_has: peer_has.unwrap_or(0),
     };
-    let source = Source { link: link.into(), replica: from.replica(), peer_no: peer_at_to };
+    let source = Source::new(link.into(), from.replica(), peer_at_to);
     let checked = to.check(source, incoming).unwrap();
     (to.apply(&[checked]).unwrap(), more)
 }
