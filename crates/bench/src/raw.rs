@@ -141,7 +141,8 @@ pub(crate) fn seal_cpu(bytes: usize, messages: u32) -> Result<Duration, BenchErr
             *counter = n.to_be_bytes();
         }
         let nonce = Nonce::assume_unique_for_key(nonce);
-        std::hint::black_box(key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut buffer)?);
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut buffer)?;
+        std::hint::black_box(tag.as_ref().len());
     }
     Ok((crate::usage::thread_cpu() - begin) / messages)
 }

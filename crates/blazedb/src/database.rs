@@ -195,6 +195,12 @@ impl Database {
         self.store().release_memory();
     }
 
+    /// How often the database was read or written since it was opened: tells whether it is idle.
+    #[must_use]
+    pub fn accesses(&self) -> u64 {
+        self.store().accesses()
+    }
+
     /// Batches encoded for subscribers since the database was opened: one per stretch of the feed, however many
     /// subscribers read it.
     #[must_use]

@@ -2,9 +2,12 @@
 //!
 //! The same driver serves both sides and every transport.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use blazedb_core::feed::{Incoming, Seq};
@@ -89,7 +92,7 @@ struct Driver {
     admit: Option<Admit>,
     started: Instant,
     wake: Option<TokioInstant>,
-    frames: mpsc::UnboundedSender<Frame>,
+    outbox: Arc<Outbox>,
     answers: mpsc::UnboundedSender<Answer>,
     source: Option<Source>,
     closed: Option<Closed>,
@@ -101,29 +104,76 @@ pub async fn run_session(context: SessionContext, role: Role, channel: Channel) 
     let Channel { sender, mut receiver, counters, fingerprint } = channel;
     context.report.connected(counters, fingerprint);
     let report = Arc::clone(&context.report);
-    let (frames, outgoing) = mpsc::unbounded_channel();
-    let writer = tokio::spawn(write_frames(sender, outgoing));
+    let outbox = Arc::<Outbox>::default();
     let (answers, mut incoming_answers) = mpsc::unbounded_channel();
     let mut head = context.database.watch_head();
     let mut stop = context.stop.clone();
-    let closed = match Driver::start(context, role, frames, answers).await {
-        Ok(driver) => driver.run(&mut receiver, &mut incoming_answers, &mut head, &mut stop).await,
-        Err(closed) => closed,
+    let mut writer = pin!(write_frames(sender, Arc::clone(&outbox)));
+    let mut writing = true;
+    let closed = {
+        let mut session = pin!(async {
+            match Driver::start(context, role, Arc::clone(&outbox), answers).await {
+                Ok(driver) => driver.run(&mut receiver, &mut incoming_answers, &mut head, &mut stop).await,
+                Err(closed) => closed,
+            }
+        });
+        // One task for both, and the writer second: what the session says is on its way without another wake-up.
+        poll_fn(|cx| {
+            let closed = session.as_mut().poll(cx);
+            writing = writing && writer.as_mut().poll(cx).is_pending();
+            closed
+        })
+        .await
     };
-    // The channel to the writer is gone by now: it sends what is left and closes.
-    let _ = tokio::time::timeout(Duration::from_secs(2), writer).await;
+    outbox.closed.store(true, Ordering::Relaxed);
+    if writing {
+        // It sends what is left and closes.
+        let _ = tokio::time::timeout(Duration::from_secs(2), writer).await;
+    }
     report.disconnected();
     closed
 }
 
-async fn write_frames(mut sender: FrameSender, mut frames: mpsc::UnboundedReceiver<Frame>) {
-    while let Some(frame) = frames.recv().await {
+/// Frames on their way from a session to its writer. Nobody is woken: the two are polled one after the other.
+#[derive(Default)]
+struct Outbox {
+    frames: Mutex<VecDeque<Frame>>,
+    closed: AtomicBool,
+}
+
+impl Outbox {
+    fn push(&self, frame: Frame) {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner).push_back(frame);
+    }
+
+    fn pop(&self) -> Option<Frame> {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = frames.pop_front();
+        if frames.is_empty() {
+            // An idle connection keeps nothing.
+            *frames = VecDeque::new();
+        }
+        frame
+    }
+
+    /// The next frame; `None` when none will come.
+    fn poll_pop(&self) -> Poll<Option<Frame>> {
+        match self.pop() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None if self.closed.load(Ordering::Relaxed) => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+}
+
+async fn write_frames(mut sender: FrameSender, outbox: Arc<Outbox>) {
+    while let Some(frame) = poll_fn(|_| outbox.poll_pop()).await {
         let mut next = Some(frame);
         while let Some(frame) = next {
             if sender.send(&frame.parts()).await.is_err() {
                 return;
             }
-            next = frames.try_recv().ok();
+            next = outbox.pop();
         }
         if sender.flush().await.is_err() {
             return;
@@ -136,7 +186,7 @@ impl Driver {
     async fn start(
         context: SessionContext,
         role: Role,
-        frames: mpsc::UnboundedSender<Frame>,
+        outbox: Arc<Outbox>,
         answers: mpsc::UnboundedSender<Answer>,
     ) -> Result<Self, Closed> {
         let (session, admit) = match role {
@@ -155,7 +205,7 @@ impl Driver {
             admit,
             started: Instant::now(),
             wake: None,
-            frames,
+            outbox,
             answers,
             source: None,
             closed: None,
@@ -171,6 +221,7 @@ impl Driver {
         stop: &mut watch::Receiver<bool>,
     ) -> Closed {
         let opening_ends = TokioInstant::now() + Duration::from_millis(limits::HANDSHAKE_MS);
+        let mut alarm = pin!(sleep_until(opening_ends));
         loop {
             self.carry_out();
             if self.admitted && self.admit.is_some() {
@@ -180,8 +231,14 @@ impl Driver {
             if let Some(closed) = self.closed.take() {
                 return closed;
             }
-            let opening = self.context.report.agreed().is_none();
+            let opening = !self.context.report.is_open();
             let wake = if opening { Some(opening_ends) } else { self.wake };
+            // Every message moves the wake-up; the alarm is moved only forward, and then again when it rings early.
+            if let Some(wake) = wake
+                && (wake < alarm.deadline() || alarm.is_elapsed())
+            {
+                alarm.as_mut().reset(wake);
+            }
             tokio::select! {
                 frame = receiver.recv() => match frame {
                     Ok(Some(frame)) => self.feed(Input::Frame(frame)),
@@ -198,12 +255,15 @@ impl Driver {
                         self.feed(Input::Shutdown);
                     }
                 }
-                () = sleep_until(wake.unwrap_or(opening_ends)), if wake.is_some() => {
-                    if opening {
+                () = alarm.as_mut(), if wake.is_some() => {
+                    let due = wake.is_some_and(|wake| wake <= TokioInstant::now());
+                    if due && opening {
                         return Closed::Silent;
                     }
-                    self.wake = None;
-                    self.feed(Input::Tick);
+                    if due {
+                        self.wake = None;
+                        self.feed(Input::Tick);
+                    }
                 }
             }
         }
@@ -240,15 +300,10 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Send(frame) => drop(self.frames.send(frame)),
+                Output::Send(frame) => self.outbox.push(frame),
                 Output::Admit(hello) => self.decide(hello),
                 Output::Peer(replica) => self.look_up(replica),
-                Output::Read { after, max_bytes } => {
-                    let database = self.context.database.clone();
-                    self.answer(async move { database.inner.feeds.get(after, max_bytes).await }, |batch| {
-                        Input::Feed(batch)
-                    });
-                }
+                Output::Read { after, max_bytes } => self.read(after, max_bytes),
                 Output::ReadWanted(ids) => {
                     let store = self.context.database.store().clone();
                     let read = blocking(move || store.records_in_full(&ids));
@@ -268,6 +323,19 @@ impl Driver {
             }
         }
         self.context.report.progress(self.session.status());
+    }
+
+    fn read(&mut self, after: Seq, max_bytes: usize) {
+        let database = self.context.database.clone();
+        match database.inner.feeds.at_hand(after, max_bytes) {
+            Some(Ok(batch)) => self.feed(Input::Feed(batch)),
+            Some(Err(error)) => drop(self.answers.send(failed(&ApplyError::from(&error)))),
+            None => {
+                self.answer(async move { database.inner.feeds.get(after, max_bytes).await }, |batch| {
+                    Input::Feed(batch)
+                });
+            }
+        }
     }
 
     fn decide(&mut self, hello: Hello) {

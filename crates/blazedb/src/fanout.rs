@@ -13,6 +13,9 @@ use blazedb_store::{Store, StoreError};
 const REMEMBERED: usize = 16;
 /// A batch up to this size is kept for the next subscriber even if nobody uses it right now, in bytes.
 const KEPT_BYTES: usize = 64 << 10;
+/// A stretch of the feed no longer than this is read where it is asked for: handing it to another thread would
+/// take longer than reading it.
+const SHORT_STRETCH: Seq = 64;
 
 #[derive(Default)]
 struct Recent {
@@ -39,6 +42,19 @@ impl FeedCache {
         }
     }
 
+    /// The feed behind `after`, if somebody has read it already or it is short and can be read right now.
+    pub(crate) fn at_hand(&self, after: Seq, max_bytes: usize) -> Option<Result<Arc<FeedBatch>, StoreError>> {
+        if let Some(batch) = self.find(after) {
+            return Some(Ok(batch));
+        }
+        if self.store.head().saturating_sub(after) > SHORT_STRETCH {
+            return None;
+        }
+        let _turn = self.reading.try_lock().ok()?;
+        let found = self.find(after);
+        Some(found.map_or_else(|| self.read(after, max_bytes), Ok))
+    }
+
     /// The feed behind `after`.
     pub(crate) async fn get(&self, after: Seq, max_bytes: usize) -> Result<Arc<FeedBatch>, StoreError> {
         if let Some(batch) = self.find(after) {
@@ -50,10 +66,18 @@ impl FeedCache {
         }
         let store = self.store.clone();
         let batch = blocking(move || store.feed(after, max_bytes)).await?;
+        Ok(self.take_in(batch))
+    }
+
+    fn read(&self, after: Seq, max_bytes: usize) -> Result<Arc<FeedBatch>, StoreError> {
+        Ok(self.take_in(self.store.feed(after, max_bytes)?))
+    }
+
+    fn take_in(&self, batch: FeedBatch) -> Arc<FeedBatch> {
         let batch = Arc::new(batch);
         self.encoded.fetch_add(1, Ordering::Relaxed);
         self.remember(&batch);
-        Ok(batch)
+        batch
     }
 
     pub(crate) fn encoded(&self) -> u64 {

@@ -165,6 +165,11 @@ impl SessionReport {
         self.lock().opened.clone()
     }
 
+    /// Whether there is a session.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().opened.is_some()
+    }
+
     /// The other side's number in the local database, once it was met.
     #[must_use]
     pub fn peer_no(&self) -> u32 {

@@ -4,6 +4,7 @@
 //! command without a word.
 
 pub mod args;
+pub mod client;
 pub mod commands;
 mod demo;
 pub mod load;
@@ -11,9 +12,11 @@ pub mod output;
 mod usage;
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
 
 pub use args::{Cli, Command, GlobalArgs};
 pub use output::{CliError, ErrorCode, Output};
@@ -36,7 +39,25 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 }
 
 fn run_command(cli: &Cli) -> Result<(), CliError> {
+    log_to_stderr(&cli.global);
     let mut output = Output::to_stdout(&cli.global);
     commands::run(cli, &mut output)?;
     output.flush()
+}
+
+fn log_to_stderr(global: &GlobalArgs) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, _) => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let colours = std::io::stderr().is_terminal();
+    // It can fail only if logging is set up already.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .try_init();
 }

@@ -2,11 +2,45 @@
 
 use std::path::Path;
 
+use blazedb_core::Filter;
 use blazedb_core::topology::{
-    FilterTextError, FilterUse, ParseContext, PasswordRule, SpecErrorKind, TopologySpec, parse,
+    DatabaseName, DatabaseSpec, FilterTextError, FilterUse, ParseContext, PasswordRule, SpecErrorKind,
+    TopologySpec, parse,
 };
 
+use crate::args::GlobalArgs;
 use crate::output::{CliError, ErrorCode};
+
+/// Reads the topology file of a command. Where passwords come from is asked when a database is opened.
+///
+/// # Errors
+/// As [`load_topology`].
+pub fn load(global: &GlobalArgs) -> Result<TopologySpec, CliError> {
+    load_topology(&global.file, PasswordRule::Optional, &check_filter)
+}
+
+fn check_filter(text: &str, used: FilterUse) -> Result<(), FilterTextError> {
+    let parsed = match used {
+        FilterUse::Policy => Filter::parse(text),
+        _ => Filter::parse_rule(text),
+    };
+    parsed
+        .map(drop)
+        .map_err(|error| FilterTextError { column: error.column, message: error.kind.to_string() })
+}
+
+/// A database's entry.
+///
+/// # Errors
+/// [`ErrorCode::NotFound`] if the topology file has none.
+pub fn entry<'s>(spec: &'s TopologySpec, db: &DatabaseName) -> Result<&'s DatabaseSpec, CliError> {
+    spec.databases.get(db).ok_or_else(|| {
+        let names: Vec<String> = spec.databases.keys().map(ToString::to_string).collect();
+        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        CliError::new(ErrorCode::NotFound, format!("no database {:?} in the topology file", db.as_str()))
+            .with_hint(format!("it has {known}; add [databases.{db}], or name another file with -f"))
+    })
+}
 
 /// Reads and checks a topology file; `${NAME}` comes from the process's environment.
 ///

@@ -70,6 +70,28 @@ impl ErrorCode {
         }
     }
 
+    /// The code of a word in JSON; [`ErrorCode::Failed`] if there is none.
+    #[must_use]
+    pub fn from_word(word: &str) -> Self {
+        let all = [
+            Self::Usage,
+            Self::Config,
+            Self::NotFound,
+            Self::Conflict,
+            Self::Invalid,
+            Self::Io,
+            Self::Locked,
+            Self::Unavailable,
+            Self::Unreachable,
+            Self::Timeout,
+            Self::Unauthenticated,
+            Self::Forbidden,
+            Self::Damaged,
+            Self::WrongPassword,
+        ];
+        all.into_iter().find(|code| code.as_str() == word).unwrap_or(Self::Failed)
+    }
+
     /// The exit code of a command that ends with it.
     #[must_use]
     pub const fn exit(self) -> u8 {
@@ -145,6 +167,25 @@ impl CliError {
     }
 }
 
+impl From<blazedb_hub::api::ApiError> for CliError {
+    fn from(error: blazedb_hub::api::ApiError) -> Self {
+        let code = ErrorCode::from_word(error.code.as_str());
+        Self { code, message: error.message, hint: error.hint }
+    }
+}
+
+impl From<blazedb_hub::NodeError> for CliError {
+    fn from(error: blazedb_hub::NodeError) -> Self {
+        blazedb_hub::api::ApiError::from(error).into()
+    }
+}
+
+impl From<blazedb::StoreError> for CliError {
+    fn from(error: blazedb::StoreError) -> Self {
+        blazedb_hub::api::ApiError::from(error).into()
+    }
+}
+
 fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
@@ -215,6 +256,21 @@ impl Output {
     /// As [`Output::line`].
     pub fn flush(&mut self) -> Result<(), CliError> {
         self.stdout.flush().map_err(|error| CliError::io("stdout", &error))
+    }
+
+    /// Whether people asked for nothing but data and errors.
+    #[must_use]
+    pub const fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Writes bytes of data as they are.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.stdout.write_all(bytes).map_err(|error| CliError::io("stdout", &error))?;
+        if self.live { self.flush() } else { Ok(()) }
     }
 
     /// Tells people something, on stderr, unless they asked for quiet or JSON.

@@ -80,3 +80,5 @@ pub const TOMBSTONE_LEASE_MS: u64 = 90 * 24 * 3_600 * 1_000;
 pub const READERS_KEPT: usize = 4;
 /// Entries of a database's conflict log; the oldest go first.
 pub const MAX_CONFLICTS: usize = 10_000;
+/// A served database that nothing happened to for this long gives its caches back, in milliseconds.
+pub const IDLE_DATABASE_MS: u64 = 4_000;

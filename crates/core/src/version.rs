@@ -63,14 +63,6 @@ pub fn content(id: RecordId, mut fields: Vec<(&str, &[u8], u8)>, mergeable: &[&C
     hasher.finalize().into()
 }
 
-/// The content hash of a record that is not there to be read: the same on every replica that deleted it.
-#[must_use]
-pub fn gone(id: RecordId) -> Hash {
-    let mut hasher = Sha256::new_with_prefix([b'g']);
-    hasher.update(id.as_bytes());
-    hasher.finalize().into()
-}
-
 fn hash_text(hasher: &mut Sha256, text: &str) {
     hasher.update((text.len() as u64).to_le_bytes());
     hasher.update(text.as_bytes());

@@ -12,7 +12,7 @@ use std::time::Duration;
 use blazedb::{
     Admission, Closed, Database, Hello, Identity, Role, SessionContext, SessionReport, run_session,
 };
-use blazedb_core::limits::HANDSHAKE_MS;
+use blazedb_core::limits::{HANDSHAKE_MS, IDLE_DATABASE_MS};
 use blazedb_core::topology::{ServeMode, grant};
 use blazedb_transport::server::{AcceptOptions, Accepted, Reject, accept};
 use tokio::net::{TcpListener, TcpStream};
@@ -116,6 +116,7 @@ impl Listener {
             stop: watch::Sender::new(false),
         });
         tokio::spawn(accept_all(socket, Arc::clone(&shared)));
+        tokio::spawn(release_idle(Arc::clone(&shared)));
         Ok(Self { shared, address })
     }
 
@@ -161,6 +162,34 @@ async fn accept_all(socket: TcpListener, shared: Arc<Shared>) {
                 tracing::warn!(%error, "accepting a connection failed");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
+        }
+    }
+}
+
+/// Has databases that nothing happened to for a while give their caches back.
+async fn release_idle(shared: Arc<Shared>) {
+    let mut stop = shared.stop.subscribe();
+    // The end of each feed a turn ago, and whether the database has given back what it had since then.
+    let mut seen: BTreeMap<String, (u64, bool)> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(IDLE_DATABASE_MS)) => {}
+            _ = stop.wait_for(|stopped| *stopped) => return,
+        }
+        let served: Vec<_> =
+            shared.served().iter().map(|(name, served)| (name.clone(), served.database.clone())).collect();
+        for (name, database) in served {
+            let activity = database.accesses();
+            let (before, released) =
+                seen.insert(name.clone(), (activity, false)).unwrap_or((u64::MAX, false));
+            if before != activity {
+                continue;
+            }
+            if !released {
+                // It waits for whoever writes just now.
+                let _ = tokio::task::spawn_blocking(move || database.release_memory()).await;
+            }
+            seen.insert(name, (activity, true));
         }
     }
 }

@@ -230,7 +230,7 @@ impl Store {
     /// If the file can't be read or written.
     pub fn peer(&self, link: &str, replica: ReplicaId) -> Result<(PeerNo, Option<Seq>), StoreError> {
         let sqlite = |error| self.sqlite(error);
-        let writer = self.writer();
+        let writer = self.writer()?;
         let bytes = replica.as_bytes().as_slice();
         let known: Option<PeerNo> = writer
             .db

@@ -1,5 +1,7 @@
 //! Reading records: one, many by filter, all in order of id.
 
+use std::sync::Arc;
+
 use blazedb_core::blazebinary::{FieldNo, RecordView};
 use blazedb_core::feed::Seq;
 use blazedb_core::{Filter, Record, RecordId, Value};
@@ -93,13 +95,13 @@ impl Store {
     /// # Errors
     /// If the file can't be read.
     pub fn query(&self, query: &Query, mut visit: impl FnMut(Record) -> bool) -> Result<(), StoreError> {
-        self.read(|db| {
-            let names = self.names();
-            let (sql, params) = select_sql("id, body", query, &names);
-            let select = query.select.as_deref().map(|fields| numbers(fields, &names));
+        let (sql, params) = select_sql("id, body", query, &self.names());
+        self.read_once(|db| {
+            let mut names = LateNames::new(self, query.select.as_deref());
             self.each(db, &sql, &params, |row| {
                 let (id, body) = id_and_body(row)?;
-                Ok(visit(decode(id, body, &names, select.as_deref())?))
+                let (names, select) = names.get();
+                Ok(visit(decode(id, body, names, select)?))
             })
         })
     }
@@ -129,10 +131,9 @@ impl Store {
     /// # Errors
     /// If the file can't be read.
     pub fn count(&self, filter: Option<&Filter>) -> Result<u64, StoreError> {
-        self.read(|db| {
-            let names = self.names();
-            let query = Query { filter: filter.cloned(), ..Query::default() };
-            let (sql, params) = select_sql("count(*)", &query, &names);
+        let query = Query { filter: filter.cloned(), ..Query::default() };
+        let (sql, params) = select_sql("count(*)", &query, &self.names());
+        self.read_once(|db| {
             db.prepare_cached(&sql)
                 .and_then(|mut count| count.query_row(params_from_iter(&params), |row| row.get(0)))
                 .map_err(|error| self.sqlite(error))
@@ -144,12 +145,12 @@ impl Store {
     /// # Errors
     /// If the file can't be read.
     pub fn export(&self, mut visit: impl FnMut(Record) -> bool) -> Result<(), StoreError> {
-        self.read(|db| {
-            let names = self.names();
-            let sql = "SELECT id, body FROM records WHERE state=0 ORDER BY id";
+        let sql = "SELECT id, body FROM records WHERE state=0 ORDER BY id";
+        self.read_once(|db| {
+            let mut names = LateNames::new(self, None);
             self.each(db, sql, &[], |row| {
                 let (id, body) = id_and_body(row)?;
-                Ok(visit(decode(id, body, &names, None)?))
+                Ok(visit(decode(id, body, names.get().0, None)?))
             })
         })
     }
@@ -238,6 +239,28 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// The names as of the first row, when the statement has its snapshot: never fewer than what its rows use.
+struct LateNames<'a> {
+    store: &'a Store,
+    select: Option<&'a [String]>,
+    names: Option<(Arc<NameTable>, Option<Vec<FieldNo>>)>,
+}
+
+impl<'a> LateNames<'a> {
+    const fn new(store: &'a Store, select: Option<&'a [String]>) -> Self {
+        Self { store, select, names: None }
+    }
+
+    fn get(&mut self) -> (&NameTable, Option<&[FieldNo]>) {
+        let (names, select) = self.names.get_or_insert_with(|| {
+            let names = self.store.names();
+            let select = self.select.map(|fields| numbers(fields, &names));
+            (names, select)
+        });
+        (names, select.as_deref())
     }
 }
 

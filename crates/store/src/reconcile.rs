@@ -61,7 +61,8 @@ fn content_item(
         let contents: Vec<_> = cells.into_iter().map(|(_, content)| content).collect();
         version::content(row.id, fields, &contents)
     } else {
-        version::gone(row.id)
+        // Nothing to see, but perhaps much to exchange: a tombstone, or updates of what has not arrived yet.
+        version::history(row.id, state, |no| name_of(names, no))
     };
     Ok(ReconcileItem { order: row.id.millis().unwrap_or(0), hash, id: row.id })
 }

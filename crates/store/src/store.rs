@@ -3,8 +3,8 @@
 //! Invariants: one process, one writer connection, any number of readers; a record, its stamps, its feed entry
 //! and the checkpoints that led to it commit together; feed sequences only rise, also over a crash.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,7 @@ use crate::connection::{CacheKib, Durability, open_reader, open_writer, use_log}
 use crate::error::{StoreError, from_sqlite};
 use crate::functions::SharedNames;
 use crate::key::{FileKey, HEADER_LEN, Password, is_plaintext};
+use crate::lock_file::LockFile;
 use crate::names::NameTable;
 use crate::reached::Reached;
 use crate::row::RowBuffer;
@@ -77,9 +78,10 @@ pub(crate) struct Inner {
     pub(crate) replica: ReplicaId,
     pub(crate) names: SharedNames,
     pub(crate) reached: Mutex<Reached>,
+    pub(crate) accesses: AtomicU64,
+    pub(crate) writer: Mutex<Writer>,
+    pub(crate) readers: Mutex<Vec<Connection>>,
     head: AtomicU64,
-    writer: Mutex<Writer>,
-    readers: Mutex<Vec<Connection>>,
     listeners: Mutex<Vec<Listener>>,
     closed: bool,
     lock: Option<LockFile>,
@@ -90,6 +92,8 @@ type Listener = Box<dyn Fn(Seq) + Send + Sync>;
 /// The one connection that writes, and what only it may change.
 pub(crate) struct Writer {
     pub(crate) db: Connection,
+    /// `db` is closed, see [`crate::sleep`].
+    pub(crate) asleep: bool,
     pub(crate) names: NameTable,
     pub(crate) clock: Clock,
     /// The file says that no stamp of this replica is later than this.
@@ -143,6 +147,7 @@ impl Store {
             names,
             reached: Mutex::default(),
             head: AtomicU64::new(writer.next_seq - 1),
+            accesses: AtomicU64::new(0),
             writer: Mutex::new(writer),
             readers: Mutex::default(),
             listeners: Mutex::default(),
@@ -182,18 +187,6 @@ impl Store {
         (self.inner.options.clock)()
     }
 
-    /// Gives memory back that only speeds up the next access.
-    pub fn release_memory(&self) {
-        lock(&self.inner.readers).clear();
-        let writer = lock(&self.inner.writer);
-        writer.db.flush_prepared_statement_cache();
-        let _ = writer.db.release_memory();
-    }
-
-    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
-        lock(&self.inner.writer)
-    }
-
     /// The names as of now. Taken inside a snapshot, they are never fewer than what its rows use.
     pub(crate) fn names(&self) -> Arc<NameTable> {
         Arc::clone(&self.inner.names.read().unwrap_or_else(PoisonError::into_inner))
@@ -226,6 +219,7 @@ impl Store {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.count_access();
         let kept = lock(&self.inner.readers).pop();
         let db = match kept {
             Some(db) => db,
@@ -248,7 +242,7 @@ impl Store {
         &self,
         write: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut writer = self.writer();
+        let mut writer = self.writer()?;
         let before = (self.head() + 1, writer.clock.clone());
         if !writer.db.is_autocommit() {
             // A caller's panic left its transaction open.
@@ -305,7 +299,10 @@ impl Inner {
     ) -> Result<LockFile, StoreError> {
         self.readers.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
-        writer.mark_clean().map_err(|error| from_sqlite(&self.path, error))?;
+        writer
+            .wake(&self.path, self.key.as_ref(), &self.options, &self.names)
+            .and_then(|()| writer.mark_clean())
+            .map_err(|error| from_sqlite(&self.path, error))?;
         last(&writer.db)?;
         self.closed = true;
         self.lock.take().ok_or_else(|| StoreError::InUse(self.path.clone(), String::new()))
@@ -316,7 +313,8 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         if !self.closed {
-            let _ = writer.mark_clean();
+            let awake = writer.wake(&self.path, self.key.as_ref(), &self.options, &self.names);
+            let _ = awake.and_then(|()| writer.mark_clean());
         }
     }
 }
@@ -351,6 +349,7 @@ impl Writer {
         Ok(Self {
             names: NameTable::load(&db)?,
             db,
+            asleep: false,
             clock: Clock::new(clock, options.drift_limit_ms),
             clock_ceiling: clock,
             next_seq,
@@ -480,34 +479,4 @@ pub(crate) fn random_replica() -> Result<ReplicaId, StoreError> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::Kdf("no randomness".to_owned()))?;
     Ok(ReplicaId(uuid::Builder::from_random_bytes(bytes).into_uuid()))
-}
-
-/// Keeps other processes out, by a lock on a file beside the database.
-pub(crate) struct LockFile {
-    _file: File,
-}
-
-impl LockFile {
-    fn acquire(path: &Path) -> Result<Self, StoreError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
-        let lock_path = PathBuf::from(name);
-        let io = |error| StoreError::Io(lock_path.clone(), error);
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                let holder = if holder.is_empty() { holder } else { format!(" (pid {})", holder.trim()) };
-                return Err(StoreError::InUse(path.to_owned(), holder));
-            }
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
-        // Only a hint for whoever is refused: a full disk must not keep a database from opening.
-        let _ = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
-        Ok(Self { _file: file })
-    }
 }

@@ -19,7 +19,6 @@ pub struct DemoArgs {
 ///
 /// # Errors
 /// If a node can't be started, or the databases do not end up equal.
-pub fn run(args: &DemoArgs, output: &mut Output) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| CliError::io("runtime", &error))?;
-    runtime.block_on(demo::run(args.seconds.map(Duration::from_secs), output))
+pub async fn run(args: &DemoArgs, output: &mut Output) -> Result<(), CliError> {
+    demo::run(args.seconds.map(Duration::from_secs), output).await
 }

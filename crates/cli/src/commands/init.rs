@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
+use blazedb::{Fingerprint, Identity};
 use blazedb_core::topology::{Endpoint, ParseContext, PasswordRule, TopologySpec, parse, template};
+use blazedb_hub::{Node, NodeError};
 use clap::Args;
 use serde_json::json;
 
@@ -30,34 +32,36 @@ pub struct InitArgs {
     pub name: Option<String>,
 }
 
-/// Writes the topology file, then has `create_identity` make the node's keys in the data directory it is given.
+/// Writes the topology file and the node's keys.
 ///
 /// # Errors
 /// [`ErrorCode::Conflict`] if the file exists, [`ErrorCode::Usage`] for a name that no file can hold,
-/// [`ErrorCode::Io`] if it can't be written, and what `create_identity` returns.
-pub fn run(
-    args: &InitArgs,
-    global: &GlobalArgs,
-    output: &mut Output,
-    create_identity: impl FnOnce(&Path) -> Result<(), CliError>,
-) -> Result<(), CliError> {
+/// [`ErrorCode::Io`] if it or the keys can't be written.
+pub fn run(args: &InitArgs, global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
     let text = template_text(args);
     let spec = read_back(&text)?;
     write_new(&global.file, &text)?;
-    let data = global.file.parent().unwrap_or_else(|| Path::new("")).join(&spec.node.data);
-    if let Err(error) = create_identity(&data) {
+    let data = Node::data_dir(&spec, &global.file);
+    let fingerprint = create_identity(&data).inspect_err(|_| {
         // The first error is the one to report; the file that stays is named by the next `init`.
         let _ = std::fs::remove_file(&global.file);
-        return Err(error);
-    }
-    let file = global.file.display();
+    })?;
+    let (file, node) = (global.file.display(), &spec.node.name);
     if output.json() {
-        return output.line(json!({ "file": file.to_string(), "node": spec.node.name }));
+        let fingerprint = fingerprint.to_string();
+        return output.line(json!({ "file": file.to_string(), "node": node, "fingerprint": fingerprint }));
     }
+    output.note(format_args!("node {node}, fingerprint {fingerprint}"));
     output.note(format_args!(
         "wrote {file}: set the password in the environment (export BLAZEDB_PASSWORD=...), then `blazedb up`"
     ));
     Ok(())
+}
+
+fn create_identity(data: &Path) -> Result<Fingerprint, CliError> {
+    std::fs::create_dir_all(data).map_err(|error| CliError::io(data.display(), &error))?;
+    let identity = Identity::load_or_create(&data.join("identity.key")).map_err(NodeError::from)?;
+    Ok(identity.fingerprint())
 }
 
 fn template_text(args: &InitArgs) -> String {

@@ -1,6 +1,22 @@
 //! `blazedb up`, `sync` and `status`: the node of the topology file.
 
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Method;
+use blazedb_core::topology::{DatabaseName, TopologySpec, expand};
+use blazedb_hub::api::{AdminServer, LocalServer, Reach, declared_status, router};
+use blazedb_hub::{Node, OpenMode};
 use clap::Args;
+use serde_json::Value as Json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::GlobalArgs;
+use crate::client::{Client, socket_path};
+use crate::load::load;
+use crate::output::{CliError, ErrorCode, Output};
 
 /// Arguments of `up`.
 #[derive(Args, Debug)]
@@ -17,3 +33,207 @@ pub struct SyncArgs {
 /// Arguments of `status`.
 #[derive(Args, Debug)]
 pub struct StatusArgs {}
+
+/// Waits for SIGTERM or SIGINT.
+pub(crate) async fn interrupted() -> Result<(), CliError> {
+    let on = |kind| signal(kind).map_err(|error| CliError::io("signals", &error));
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// `up`: runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps the node from starting.
+pub async fn up(global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
+    let spec = load(global)?;
+    // Installed first: a signal during the start is a clean stop too.
+    let stop = interrupted();
+    tokio::pin!(stop);
+    tokio::select! {
+        biased;
+        stopped = &mut stop => return stopped,
+        running = start(&spec, &global.file) => {
+            let running = running?;
+            let told = running.tell_ready(&spec.node.name);
+            output.detail(told);
+            stop.await?;
+            running.stop().await;
+        }
+    }
+    Ok(())
+}
+
+struct Running {
+    node: Arc<Node>,
+    local: LocalServer,
+    admin: Option<AdminServer>,
+}
+
+async fn start(spec: &TopologySpec, file: &Path) -> Result<Running, CliError> {
+    if Client::running(spec, file).await?.is_some() {
+        let at = socket_path(spec, file);
+        return Err(CliError::new(
+            ErrorCode::Locked,
+            format!("{}: a node runs on this data directory", at.display()),
+        )
+        .with_hint("stop it first"));
+    }
+    let node = Arc::new(Node::open(spec.clone(), file, OpenMode::Serve, None).await?);
+    let mode = OpenMode::Serve;
+    let api = |reach| router(Arc::clone(&node), mode, reach);
+    let served = async {
+        let local = LocalServer::start(Node::socket_path(node.data()), api(Reach::Local)).await?;
+        let admin = match &spec.node.admin {
+            Some(address) => {
+                let base = file.parent().unwrap_or(Path::new("."));
+                let token = spec.node.admin_token_file.as_ref().map(|token| base.join(token));
+                Some(AdminServer::start(&address.to_string(), token.as_deref(), api(Reach::Admin)).await?)
+            }
+            None => None,
+        };
+        Ok::<_, blazedb_hub::api::ServeError>((local, admin))
+    };
+    match served.await {
+        Ok((local, admin)) => Ok(Running { node, local, admin }),
+        Err(error) => {
+            node.shutdown().await;
+            Err(blazedb_hub::api::ApiError::from(error).into())
+        }
+    }
+}
+
+impl Running {
+    fn tell_ready(&self, name: &str) -> String {
+        let shown = |address: Option<std::net::SocketAddr>| address.map_or("-".to_owned(), |a| a.to_string());
+        let listen = shown(self.node.listener().map(blazedb_hub::Listener::address));
+        let admin = shown(self.admin.as_ref().map(AdminServer::address));
+        let _ = writeln!(std::io::stderr(), "ready node={name} listen={listen} admin={admin}");
+        format!("data in {}", self.node.data().display())
+    }
+
+    async fn stop(self) {
+        drop(self.local);
+        drop(self.admin);
+        self.node.shutdown().await;
+    }
+}
+
+/// `sync`.
+///
+/// # Errors
+/// [`ErrorCode::Timeout`], [`ErrorCode::Unreachable`] or [`ErrorCode::Forbidden`], with what is missing.
+pub async fn sync(args: &SyncArgs, global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
+    let spec = load(global)?;
+    let path = format!("/v1/sync?timeout={}", args.timeout);
+    let result = if let Some(mut client) = Client::running(&spec, &global.file).await? {
+        client.json(Method::POST, &path, Body::empty()).await?
+    } else {
+        let linked: Vec<String> = linked_databases(&spec).iter().map(ToString::to_string).collect();
+        let node = Arc::new(Node::open(spec, &global.file, OpenMode::Links, Some(&linked)).await?);
+        let result =
+            Client::own(Arc::clone(&node), OpenMode::Links).json(Method::POST, &path, Body::empty()).await;
+        node.shutdown().await;
+        result?
+    };
+    if output.json() {
+        output.line(&result)?;
+        output.flush()?;
+    }
+    let links: Vec<&Json> = result["links"].as_array().into_iter().flatten().collect();
+    if result["caught_up"] == true {
+        output.note(format_args!("{} links caught up", links.len()));
+        return Ok(());
+    }
+    Err(not_caught_up(&links, args.timeout))
+}
+
+fn linked_databases(spec: &TopologySpec) -> Vec<DatabaseName> {
+    let linked = spec.databases.iter().filter(|(_, spec)| expand(spec).is_ok_and(|links| !links.is_empty()));
+    linked.map(|(name, _)| name.clone()).collect()
+}
+
+fn not_caught_up(links: &[&Json], timeout: u64) -> CliError {
+    let missing: Vec<String> = links
+        .iter()
+        .filter(|link| link["caught_up"] != true || link["refused"] == true)
+        .map(|link| {
+            let text = |key: &str| link[key].as_str().unwrap_or_default();
+            let why = match (link["error"]["message"].as_str(), link["notice"].as_str()) {
+                (Some(error), _) => error,
+                (None, Some(notice)) => notice,
+                (None, None) => text("state"),
+            };
+            format!("{} -> {}: {} pending, {why}", text("database"), text("remote"), link["pending"])
+        })
+        .collect();
+    let any = |test: &dyn Fn(&Json) -> bool| links.iter().any(|link| test(link));
+    let (code, hint) = if any(&|link| link["refused"] == true) {
+        (ErrorCode::Forbidden, "the other side has to let this node in, or the mode has to fit")
+    } else if any(&|link| link["state"] == "offline" || link["state"] == "connecting") {
+        (ErrorCode::Unreachable, "check that the other side runs, and its address in the topology file")
+    } else {
+        (ErrorCode::Timeout, "try again, or with a longer --timeout")
+    };
+    CliError::new(code, format!("not caught up within {timeout} s: {}", missing.join("; "))).with_hint(hint)
+}
+
+/// `status`.
+///
+/// # Errors
+/// What is wrong with the topology file.
+pub async fn status(global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
+    let spec = load(global)?;
+    let status = match Client::running(&spec, &global.file).await? {
+        Some(mut client) => client.json(Method::GET, "/v1/status", Body::empty()).await?,
+        None => declared_status(&spec),
+    };
+    if output.json() {
+        return output.line(status);
+    }
+    let text = |json: &Json| match json {
+        Json::Null => "-".to_owned(),
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    output.line(format_args!(
+        "node {}: {}",
+        text(&status["node"]["name"]),
+        text(&status["node"]["state"])
+    ))?;
+    for (list, columns) in [
+        ("databases", &["name", "state", "records", "pattern", "mode", "serve", "file"][..]),
+        ("links", &["database", "remote", "mode", "pattern", "state", "pending", "lag_ms", "error"]),
+    ] {
+        let items = status[list].as_array().into_iter().flatten();
+        let cell = |item: &Json, column: &str| match column {
+            "error" if item["error"].is_null() => text(&item["notice"]),
+            "error" => text(&item["error"]["message"]),
+            column => text(&item[column]),
+        };
+        let rows: Vec<Vec<String>> =
+            items.map(|item| columns.iter().map(|column| cell(item, column)).collect()).collect();
+        if !rows.is_empty() {
+            output.line("")?;
+            table(columns, &rows, output)?;
+        }
+    }
+    Ok(())
+}
+
+fn table(columns: &[&str], rows: &[Vec<String>], output: &mut Output) -> Result<(), CliError> {
+    let head: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
+    let all = || std::iter::once(&head).chain(rows);
+    let width = |at: usize| all().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns.len()).map(|at| width(at).unwrap_or_default()).collect();
+    for row in all() {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        output.line(cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}

@@ -3,8 +3,21 @@
 use std::convert::Infallible;
 use std::str::FromStr;
 
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Method;
 use blazedb_core::topology::DatabaseName;
+use blazedb_hub::OpenMode;
+use blazedb_hub::api::{LocalServer, Reach, router};
 use clap::Args;
+use serde_json::json;
+
+use crate::args::GlobalArgs;
+use crate::client::{Client, percent_encoded, socket_path};
+use crate::commands::node::interrupted;
+use crate::load::{entry, load};
+use crate::output::{CliError, Output};
 
 /// Arguments of `query`.
 #[derive(Args, Debug)]
@@ -58,6 +71,52 @@ impl FromStr for OrderKey {
             _ => (text, false),
         };
         Ok(Self { field: field.to_owned(), descending })
+    }
+}
+
+/// `query`.
+///
+/// # Errors
+/// What is wrong with the filter, or keeps the database from being read.
+pub async fn query(args: &QueryArgs, global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
+    let mut client = Client::open(global, &args.db).await?;
+    let key = |key: &OrderKey| format!("{}:{}", key.field, if key.descending { "desc" } else { "asc" });
+    let wanted = json!({
+        "filter": args.filter, "select": args.select, "order_by": args.order_by.iter().map(key).collect::<Vec<_>>(),
+        "limit": args.limit, "offset": args.offset, "count": args.count,
+    });
+    let path = format!("/v1/databases/{}/query", args.db);
+    if args.count {
+        let counted = client.json(Method::POST, &path, wanted.to_string().into()).await?;
+        return output.line(&counted["count"]);
+    }
+    let reply = client.ask(Method::POST, &path, wanted.to_string().into()).await?;
+    reply.lines(|line| output.bytes(line)).await
+}
+
+/// `watch`. A process that watches files that no node has open lets other commands reach them through it.
+///
+/// # Errors
+/// What is wrong with the filter, or keeps the database from being read.
+pub async fn watch(args: &WatchArgs, global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
+    let spec = load(global)?;
+    entry(&spec, &args.db)?;
+    let mut client = Client::open_all(&spec, &global.file, std::slice::from_ref(&args.db)).await?;
+    let _server = match client.own_node() {
+        Some(node) => {
+            let local = router(Arc::clone(node), OpenMode::FilesOnly, Reach::Local);
+            // Somebody else may serve other databases of this node: these are then reached by nobody else.
+            LocalServer::start(socket_path(&spec, &global.file), local).await.ok()
+        }
+        None => None,
+    };
+    output.stay_live();
+    let filter = args.filter.as_deref().map(|filter| format!("?filter={}", percent_encoded(filter)));
+    let path = format!("/v1/databases/{}/watch{}", args.db, filter.unwrap_or_default());
+    let reply = client.ask(Method::GET, &path, Body::empty()).await?;
+    tokio::select! {
+        done = reply.lines(|line| output.bytes(line)) => done,
+        stopped = interrupted() => stopped,
     }
 }
 
