@@ -37,6 +37,15 @@ fn every_property_holds_for_many_seeds() {
 }
 
 #[test]
+fn seeds_that_found_something_stay_quiet() {
+    for seed in [84, 111, 242, 249, 482, 967, 1148, 1166, 1498] {
+        if let Err(violation) = simulate(seed, SimConfig::for_seed(seed)) {
+            panic!("{violation}");
+        }
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in [1, 7, 23] {
         let runs = [(); 2].map(|()| simulate(seed, SimConfig::for_seed(seed)).unwrap());
