@@ -92,6 +92,8 @@ struct Driver {
     admit: Option<Admit>,
     started: Instant,
     wake: Option<TokioInstant>,
+    /// Until then nobody looks whether the feed has grown: what a burst of commits wrote is sent together.
+    paced_until: Option<TokioInstant>,
     outbox: Arc<Outbox>,
     answers: mpsc::UnboundedSender<Answer>,
     source: Option<Source>,
@@ -205,6 +207,7 @@ impl Driver {
             admit,
             started: Instant::now(),
             wake: None,
+            paced_until: None,
             outbox,
             answers,
             source: None,
@@ -233,6 +236,7 @@ impl Driver {
             }
             let opening = !self.context.report.is_open();
             let wake = if opening { Some(opening_ends) } else { self.wake };
+            let wake = [wake, self.paced_until].into_iter().flatten().min();
             // Every message moves the wake-up; the alarm is moved only forward, and then again when it rings early.
             if let Some(wake) = wake
                 && (wake < alarm.deadline() || alarm.is_elapsed())
@@ -246,7 +250,8 @@ impl Driver {
                     Err(error) => return Closed::ByPeer(CloseCode::GoingAway, error.to_string()),
                 },
                 Some(answer) = answers.recv() => self.on_answers(answer, answers),
-                Ok(()) = head.changed() => {
+                Ok(()) = head.changed(), if self.paced_until.is_none() => {
+                    self.paced_until = Some(TokioInstant::now() + Duration::from_millis(limits::FEED_PACE_MS));
                     let seq = *head.borrow_and_update();
                     self.feed(Input::FeedAdvanced(seq));
                 }
@@ -256,11 +261,12 @@ impl Driver {
                     }
                 }
                 () = alarm.as_mut(), if wake.is_some() => {
-                    let due = wake.is_some_and(|wake| wake <= TokioInstant::now());
-                    if due && opening {
+                    let now = TokioInstant::now();
+                    if opening && opening_ends <= now {
                         return Closed::Silent;
                     }
-                    if due {
+                    self.paced_until = self.paced_until.filter(|until| *until > now);
+                    if !opening && self.wake.is_some_and(|wake| wake <= now) {
                         self.wake = None;
                         self.feed(Input::Tick);
                     }

@@ -82,3 +82,5 @@ pub const READERS_KEPT: usize = 4;
 pub const MAX_CONFLICTS: usize = 10_000;
 /// A served database that nothing happened to for this long gives its caches back, in milliseconds.
 pub const IDLE_DATABASE_MS: u64 = 4_000;
+/// A session that has just sent what was new looks for more after this pause, in milliseconds.
+pub const FEED_PACE_MS: u64 = 4;
