@@ -92,7 +92,8 @@ struct Driver {
     admit: Option<Admit>,
     started: Instant,
     wake: Option<TokioInstant>,
-    /// Until then nobody looks whether the feed has grown: what a burst of commits wrote is sent together.
+    /// Until then, or until the peer has acknowledged everything, nobody looks whether the feed has grown: what
+    /// was written meanwhile is sent together (J. Nagle, RFC 896, with a limit).
     paced_until: Option<TokioInstant>,
     outbox: Arc<Outbox>,
     answers: mpsc::UnboundedSender<Answer>,
@@ -328,7 +329,11 @@ impl Driver {
                 Output::Closed(closed) => self.closed = Some(closed),
             }
         }
-        self.context.report.progress(self.session.status());
+        let status = self.session.status();
+        if status.in_flight_bytes == 0 || status.in_flight_bytes > limits::PACED_BYTES {
+            self.paced_until = None;
+        }
+        self.context.report.progress(status);
     }
 
     fn read(&mut self, after: Seq, max_bytes: usize) {

@@ -206,7 +206,9 @@ async fn release_idle(shared: Arc<Shared>) {
 
 impl Shared {
     async fn serve(&self, stream: TcpStream, peer: SocketAddr, _permit: OwnedSemaphorePermit) {
-        let accepted = match self.handshake(stream).await {
+        // In a box of its own: a connection lives much longer than its handshake.
+        let handshake = Box::pin(self.handshake(stream));
+        let accepted = match handshake.await {
             Ok(accepted) => accepted,
             Err(reason) => {
                 self.stats.refused.fetch_add(1, Ordering::Relaxed);
