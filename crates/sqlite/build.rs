@@ -14,6 +14,8 @@ fn main() {
         ("SQLITE_TEMP_STORE", "2"),
         ("SQLITE_DQS", "0"),
         ("SQLITE_DEFAULT_MEMSTATUS", "0"),
+        // A third of the usual pool of small memory: a node has many connections, and most are idle.
+        ("SQLITE_DEFAULT_LOOKASIDE", "1200,13"),
         ("SQLITE_LIKE_DOESNT_MATCH_BLOBS", "1"),
         ("SQLITE_MAX_EXPR_DEPTH", "1000"),
         ("SQLITE_OMIT_DEPRECATED", "1"),

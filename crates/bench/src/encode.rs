@@ -146,7 +146,9 @@ fn encoding_speed(
     let message_pack = time(&|at, out| drop(maps.get(at).map(|map| rmp_serde::encode::write(out, map))));
     let cbor = time(&|at, out| drop(maps.get(at).map(|map| ciborium::into_writer(map, out))));
     let json = time(&|at, out| drop(maps.get(at).map(|map| serde_json::to_writer(out, map))));
-    let protobuf = time(&|at, out| { black_box(bugs.get(at).map(|bug| bug.encode(out).is_ok())); });
+    let protobuf = time(&|at, out| {
+        black_box(bugs.get(at).map(|bug| bug.encode(out).is_ok()));
+    });
     let structs = time(&|at, out| drop(bugs.get(at).map(|bug| rmp_serde::encode::write_named(out, bug))));
     speeds("encode", count, ours, [message_pack, cbor, json, protobuf, structs])
 }

@@ -92,6 +92,9 @@ struct Driver {
     admit: Option<Admit>,
     started: Instant,
     wake: Option<TokioInstant>,
+    /// Until then, or until the peer has acknowledged everything, nobody looks whether the feed has grown: what
+    /// was written meanwhile is sent together (J. Nagle, RFC 896, with a limit).
+    paced_until: Option<TokioInstant>,
     outbox: Arc<Outbox>,
     answers: mpsc::UnboundedSender<Answer>,
     source: Option<Source>,
@@ -205,6 +208,7 @@ impl Driver {
             admit,
             started: Instant::now(),
             wake: None,
+            paced_until: None,
             outbox,
             answers,
             source: None,
@@ -233,6 +237,7 @@ impl Driver {
             }
             let opening = !self.context.report.is_open();
             let wake = if opening { Some(opening_ends) } else { self.wake };
+            let wake = [wake, self.paced_until].into_iter().flatten().min();
             // Every message moves the wake-up; the alarm is moved only forward, and then again when it rings early.
             if let Some(wake) = wake
                 && (wake < alarm.deadline() || alarm.is_elapsed())
@@ -246,7 +251,8 @@ impl Driver {
                     Err(error) => return Closed::ByPeer(CloseCode::GoingAway, error.to_string()),
                 },
                 Some(answer) = answers.recv() => self.on_answers(answer, answers),
-                Ok(()) = head.changed() => {
+                Ok(()) = head.changed(), if self.paced_until.is_none() => {
+                    self.paced_until = Some(TokioInstant::now() + Duration::from_millis(limits::FEED_PACE_MS));
                     let seq = *head.borrow_and_update();
                     self.feed(Input::FeedAdvanced(seq));
                 }
@@ -256,11 +262,12 @@ impl Driver {
                     }
                 }
                 () = alarm.as_mut(), if wake.is_some() => {
-                    let due = wake.is_some_and(|wake| wake <= TokioInstant::now());
-                    if due && opening {
+                    let now = TokioInstant::now();
+                    if opening && opening_ends <= now {
                         return Closed::Silent;
                     }
-                    if due {
+                    self.paced_until = self.paced_until.filter(|until| *until > now);
+                    if !opening && self.wake.is_some_and(|wake| wake <= now) {
                         self.wake = None;
                         self.feed(Input::Tick);
                     }
@@ -322,7 +329,11 @@ impl Driver {
                 Output::Closed(closed) => self.closed = Some(closed),
             }
         }
-        self.context.report.progress(self.session.status());
+        let status = self.session.status();
+        if status.in_flight_bytes == 0 || status.in_flight_bytes > limits::PACED_BYTES {
+            self.paced_until = None;
+        }
+        self.context.report.progress(status);
     }
 
     fn read(&mut self, after: Seq, max_bytes: usize) {

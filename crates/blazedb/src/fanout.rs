@@ -3,24 +3,28 @@
 //! Sessions that stand at the same place of the feed get the same batch: the first one has it read and encoded,
 //! the others share it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use blazedb_core::feed::{FeedBatch, Seq};
 use blazedb_store::{Store, StoreError};
 
-/// Batches that are remembered while somebody still uses them.
+/// Long batches that are remembered while somebody still uses them.
 const REMEMBERED: usize = 16;
-/// A batch up to this size is kept for the next subscriber even if nobody uses it right now, in bytes.
-const KEPT_BYTES: usize = 64 << 10;
+/// Short batches that are kept for subscribers that come a little later: how many, and their size together, in
+/// bytes. No stretch of a burst is encoded twice as long as its subscribers lag by less than this.
+const KEPT: usize = 256;
+const KEPT_BYTES: usize = 128 << 10;
 /// A stretch of the feed no longer than this is read where it is asked for: handing it to another thread would
 /// take longer than reading it.
 const SHORT_STRETCH: Seq = 64;
 
 #[derive(Default)]
 struct Recent {
-    batches: Vec<Weak<FeedBatch>>,
-    kept: Option<Arc<FeedBatch>>,
+    long: Vec<Weak<FeedBatch>>,
+    kept: VecDeque<Arc<FeedBatch>>,
+    kept_bytes: usize,
 }
 
 /// The recent batches of one database.
@@ -94,20 +98,36 @@ impl FeedCache {
 
     fn find(&self, after: Seq) -> Option<Arc<FeedBatch>> {
         let recent = self.recent();
-        let found = recent.batches.iter().filter_map(Weak::upgrade).find(|batch| batch.after == after)?;
+        // The newest are asked for most.
+        let kept = recent.kept.iter().rev().find(|batch| batch.after == after).cloned();
+        let long = || recent.long.iter().filter_map(Weak::upgrade).find(|batch| batch.after == after);
         // A batch that ended where the feed ended then is of no use once the feed goes on, if it was empty.
-        (found.upto > after).then_some(found)
+        kept.or_else(long).filter(|found| found.upto > after)
     }
 
     fn remember(&self, batch: &Arc<FeedBatch>) {
+        let bytes = size(batch);
         let mut recent = self.recent();
-        recent.batches.retain(|old| old.strong_count() > 0);
-        if recent.batches.len() >= REMEMBERED {
-            recent.batches.remove(0);
+        if bytes > KEPT_BYTES {
+            recent.long.retain(|old| old.strong_count() > 0);
+            if recent.long.len() >= REMEMBERED {
+                recent.long.remove(0);
+            }
+            recent.long.push(Arc::downgrade(batch));
+            return;
         }
-        recent.batches.push(Arc::downgrade(batch));
-        recent.kept = (batch.data.len() <= KEPT_BYTES).then(|| Arc::clone(batch));
+        recent.kept_bytes += bytes;
+        recent.kept.push_back(Arc::clone(batch));
+        while recent.kept.len() > KEPT || recent.kept_bytes > KEPT_BYTES {
+            let Some(old) = recent.kept.pop_front() else { return };
+            recent.kept_bytes -= size(&old);
+        }
     }
+}
+
+/// What a batch takes, about, in bytes: its changes, its names, and perhaps the same compressed.
+fn size(batch: &FeedBatch) -> usize {
+    256 + 2 * batch.data.len() + 64 * (batch.names.fields.len() + batch.names.writers.len())
 }
 
 /// Runs `work` where it may block.

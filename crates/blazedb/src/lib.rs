@@ -33,6 +33,7 @@ pub use blazedb_core::wire::{CloseCode, Direction, Hello};
 pub use blazedb_core::{
     FieldEdit, FieldEdits, Filter, Hlc, NodeId, Record, RecordId, ReplicaId, Stamp, Timestamp, Value,
 };
+pub use blazedb_store::return_free_memory;
 pub use blazedb_store::{
     Conflict, Durability, Password, StoreError, StoreOptions, TracedEdit, TracedOp, Transaction, Verified,
     restore,

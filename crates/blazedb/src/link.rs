@@ -80,7 +80,11 @@ impl Link {
         let phase = self.phase().clone();
         let agreed = self.report.agreed();
         let session = self.report.status();
-        let caught_up = agreed.is_some() && session.pushed_all && session.pulled_all;
+        let may_push = agreed.as_ref().is_some_and(|agreed| agreed.direction.push);
+        // The session learns of the last commits a moment later.
+        let pushed_all =
+            session.pushed_all && (!may_push || session.head >= self.config.database.store().head());
+        let caught_up = agreed.is_some() && pushed_all && session.pulled_all;
         let state = match (&agreed, caught_up) {
             (Some(_), true) => LinkState::Idle,
             (Some(_), false) => LinkState::Syncing,
@@ -89,7 +93,7 @@ impl Link {
         let wants_push = self.config.mode.direction().push;
         // What the other side does not take is pending too: it is here and not there.
         let cut_off = agreed.as_ref().is_some_and(|agreed| !agreed.direction.push);
-        let done = !wants_push || (session.pushed_all && !cut_off);
+        let done = !wants_push || (pushed_all && !cut_off);
         let pending = if done { 0 } else { self.pending(session.pushed) };
         LinkStatus {
             database: self.config.database_name.clone(),

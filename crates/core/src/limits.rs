@@ -82,3 +82,7 @@ pub const READERS_KEPT: usize = 4;
 pub const MAX_CONFLICTS: usize = 10_000;
 /// A served database that nothing happened to for this long gives its caches back, in milliseconds.
 pub const IDLE_DATABASE_MS: u64 = 4_000;
+/// A session whose peer has not acknowledged everything sends what is new after this pause, in milliseconds.
+pub const FEED_PACE_MS: u64 = 20;
+/// A session with more than this under way doesn't wait for acknowledgements before it sends more, in bytes.
+pub const PACED_BYTES: usize = 32 << 10;

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use blazedb::{
-    Admission, Closed, Database, Hello, Identity, Role, SessionContext, SessionReport, run_session,
+    Admission, Closed, Database, Hello, Identity, Role, SessionContext, SessionReport, return_free_memory,
+    run_session,
 };
 use blazedb_core::limits::{HANDSHAKE_MS, IDLE_DATABASE_MS};
 use blazedb_core::topology::{ServeMode, grant};
@@ -171,6 +172,7 @@ async fn release_idle(shared: Arc<Shared>) {
     let mut stop = shared.stop.subscribe();
     // The end of each feed a turn ago, and whether the database has given back what it had since then.
     let mut seen: BTreeMap<String, (u64, bool)> = BTreeMap::new();
+    let mut accepted = 0;
     loop {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(IDLE_DATABASE_MS)) => {}
@@ -178,6 +180,7 @@ async fn release_idle(shared: Arc<Shared>) {
         }
         let served: Vec<_> =
             shared.served().iter().map(|(name, served)| (name.clone(), served.database.clone())).collect();
+        let mut slept = 0;
         for (name, database) in served {
             let activity = database.accesses();
             let (before, released) =
@@ -186,17 +189,26 @@ async fn release_idle(shared: Arc<Shared>) {
                 continue;
             }
             if !released {
+                slept += 1;
                 // It waits for whoever writes just now.
                 let _ = tokio::task::spawn_blocking(move || database.release_memory()).await;
             }
             seen.insert(name, (activity, true));
+        }
+        // Connections leave free memory behind as well, by their handshakes for one.
+        let opened = shared.stats.accepted();
+        if slept > 0 || opened != accepted {
+            accepted = opened;
+            let _ = tokio::task::spawn_blocking(return_free_memory).await;
         }
     }
 }
 
 impl Shared {
     async fn serve(&self, stream: TcpStream, peer: SocketAddr, _permit: OwnedSemaphorePermit) {
-        let accepted = match self.handshake(stream).await {
+        // In a box of its own: a connection lives much longer than its handshake.
+        let handshake = Box::pin(self.handshake(stream));
+        let accepted = match handshake.await {
             Ok(accepted) => accepted,
             Err(reason) => {
                 self.stats.refused.fetch_add(1, Ordering::Relaxed);

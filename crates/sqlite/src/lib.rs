@@ -6,11 +6,22 @@
 pub use rusqlite;
 
 mod linked {
-    #![allow(unsafe_code, reason = "the one foreign symbol that ties the C library to this crate")]
+    #![allow(unsafe_code, reason = "the foreign symbols that this crate is tied to C by")]
     use std::ffi::{CStr, c_char};
 
     unsafe extern "C" {
         fn sqlite3mc_version() -> *const c_char;
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        fn malloc_trim(pad: usize) -> std::ffi::c_int;
+    }
+
+    /// Hands memory that the C allocator holds but nobody uses back to the system, where there is a way to.
+    pub fn return_free_memory() {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        // SAFETY: the function may be called at any time, from any thread (malloc_trim(3)).
+        unsafe {
+            malloc_trim(0);
+        }
     }
 
     /// Version of the linked library, such as `SQLite3 Multiple Ciphers 2.6.1`.
@@ -25,7 +36,7 @@ mod linked {
     }
 }
 
-pub use linked::library_version;
+pub use linked::{library_version, return_free_memory};
 
 #[cfg(test)]
 mod tests {

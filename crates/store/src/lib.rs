@@ -24,6 +24,7 @@ mod store;
 mod write;
 
 pub use apply::{Applied, CheckedBatch, Source, check};
+pub use blazedb_sqlite::return_free_memory;
 pub use care::{Verified, restore};
 pub use conflicts::Conflict;
 pub use connection::Durability;
