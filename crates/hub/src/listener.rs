@@ -45,7 +45,7 @@ pub struct ListenerOptions {
 
 impl Default for ListenerOptions {
     fn default() -> Self {
-        Self { max_connections: 20_000, max_handshakes: 256, anonymous: false, tls: None }
+        Self { max_connections: 20_000, max_handshakes: 16_384, anonymous: false, tls: None }
     }
 }
 

@@ -435,7 +435,8 @@ fn updates_of_a_record_that_has_not_arrived_are_not_taken_for_equal() {
     use blazedb_store::{Password, StoreOptions, TracedEdit, TracedOp};
     let set_of = |field: &str| {
         let world = tempfile::tempdir().unwrap();
-        let store = Store::open(world.path().join("x"), &Password::Plaintext, StoreOptions::default()).unwrap();
+        let store =
+            Store::open(world.path().join("x"), &Password::Plaintext, StoreOptions::default()).unwrap();
         let stamp = Stamp::new(Hlc::new(1_700_000_000_000, 0), ReplicaId::from_bytes([1; 16]));
         let op = TracedOp::Update(BTreeMap::from([(field.to_owned(), Value::Int(1))]));
         let edit = TracedEdit { id: RecordId::from_bytes([7; 16]), stamp, op };
