@@ -212,7 +212,7 @@ impl Shared {
             Ok(accepted) => accepted,
             Err(reason) => {
                 self.stats.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(%peer, reason, "connection refused");
+                tracing::warn!(%peer, reason, "connection refused");
                 return;
             }
         };

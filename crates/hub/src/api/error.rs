@@ -161,7 +161,13 @@ impl From<StoreError> for ApiError {
             | StoreError::Drift(_) => Invalid,
             _ => Failed,
         };
-        Self::new(code, error.to_string())
+        let failed = Self::new(code, error.to_string());
+        match code {
+            WrongPassword => {
+                failed.with_hint("give the password that the file was made with; it can't be recovered")
+            }
+            _ => failed,
+        }
     }
 }
 
