@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use blazedb_core::RecordId;
 use blazedb_core::session::Session;
-use blazedb_store::Store;
+use blazedb_store::{Durability, Store};
 
 use crate::Failure;
 use crate::check::expected_at;
@@ -16,7 +16,7 @@ use crate::world::World;
 /// A session's peer has acknowledged more: whatever that covers must be there now.
 pub(crate) fn on_acknowledged(world: &mut World, place: Place) -> Result<(), Failure> {
     let Some(conn) = world.conns.get_mut(&place.conn) else { return Ok(()) };
-    let peer = conn.end(place.other().end).node;
+    let (peer, cut) = (conn.end(place.other().end).node, conn.cut);
     let end = conn.end_mut(place.end);
     let pushed = end.session.as_ref().map_or(0, |session: &Session| session.status().pushed);
     if pushed <= end.acked {
@@ -34,6 +34,10 @@ pub(crate) fn on_acknowledged(world: &mut World, place: Place) -> Result<(), Fai
         written && sent && world.ledger.id_of(op.subject).is_some_and(|id| !again.contains(&id))
     };
     let acknowledged: Vec<i64> = world.ledger.ops.iter().filter(covered).map(|op| op.number).collect();
+    // What a node without durable commits said before it lost power binds it to nothing.
+    if cut && is_lossy(world, peer) {
+        return Ok(());
+    }
     if let Some(owed) = world.owed.get_mut(peer) {
         owed.extend(acknowledged.iter().copied());
     }
@@ -44,12 +48,15 @@ pub(crate) fn on_acknowledged(world: &mut World, place: Place) -> Result<(), Fai
 pub(crate) fn on_restart(world: &mut World, node: usize) -> Result<(), Failure> {
     let owed: Vec<i64> = world.owed.get(node).into_iter().flatten().copied().collect();
     check_numbers(world, node, &owed)?;
-    let lossy = world.nodes.get(node).is_none_or(|n| n.durability == blazedb_store::Durability::Normal);
-    if lossy {
+    if is_lossy(world, node) {
         return Ok(());
     }
     let own: Vec<i64> = world.ledger.ops.iter().filter(|op| op.node == node).map(|op| op.number).collect();
     check_numbers(world, node, &own)
+}
+
+fn is_lossy(world: &World, node: usize) -> bool {
+    world.nodes.get(node).is_none_or(|node| node.durability == Durability::Normal)
 }
 
 fn check_numbers(world: &mut World, node: usize, numbers: &[i64]) -> Result<(), Failure> {
