@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use blazedb_core::feed::{Incoming, Seq};
-use blazedb_core::session::{Admission, Closed, Frame, Input, Output, PeerReplica, Session};
+use blazedb_core::session::{Admission, Closed, Frame, Input, Output, PeerReplica, Session, SessionStatus};
 use blazedb_core::wire::{CloseCode, Direction, Hello};
 use blazedb_core::{ReplicaId, limits};
 use blazedb_store::Source;
@@ -92,8 +92,9 @@ struct Driver {
     admit: Option<Admit>,
     started: Instant,
     wake: Option<TokioInstant>,
-    /// Until then, or until the peer has acknowledged everything, nobody looks whether the feed has grown: what
-    /// was written meanwhile is sent together (J. Nagle, RFC 896, with a limit).
+    /// When the end of the feed was last looked at, if that was a moment ago.
+    looked_at: Option<TokioInstant>,
+    /// Until then nobody looks whether the feed has grown.
     paced_until: Option<TokioInstant>,
     outbox: Arc<Outbox>,
     answers: mpsc::UnboundedSender<Answer>,
@@ -208,6 +209,7 @@ impl Driver {
             admit,
             started: Instant::now(),
             wake: None,
+            looked_at: None,
             paced_until: None,
             outbox,
             answers,
@@ -252,7 +254,7 @@ impl Driver {
                 },
                 Some(answer) = answers.recv() => self.on_answers(answer, answers),
                 Ok(()) = head.changed(), if self.paced_until.is_none() => {
-                    self.paced_until = Some(TokioInstant::now() + Duration::from_millis(limits::FEED_PACE_MS));
+                    self.looked_at = Some(TokioInstant::now());
                     let seq = *head.borrow_and_update();
                     self.feed(Input::FeedAdvanced(seq));
                 }
@@ -266,7 +268,9 @@ impl Driver {
                     if opening && opening_ends <= now {
                         return Closed::Silent;
                     }
-                    self.paced_until = self.paced_until.filter(|until| *until > now);
+                    if self.paced_until.is_some_and(|until| until <= now) {
+                        self.looked_at = None;
+                    }
                     if !opening && self.wake.is_some_and(|wake| wake <= now) {
                         self.wake = None;
                         self.feed(Input::Tick);
@@ -330,9 +334,7 @@ impl Driver {
             }
         }
         let status = self.session.status();
-        if status.in_flight_bytes == 0 || status.in_flight_bytes > limits::PACED_BYTES {
-            self.paced_until = None;
-        }
+        self.paced_until = self.pace(&status);
         self.context.report.progress(status);
     }
 
@@ -347,6 +349,20 @@ impl Driver {
                 });
             }
         }
+    }
+
+    /// When to look at the feed again. What a burst of commits writes is sent together: while the peer has not
+    /// acknowledged what came before, or a moment after it if more has come meanwhile (J. Nagle, RFC 896, with a
+    /// limit). A lone commit is sent at once, and so is everything once much is under way.
+    fn pace(&self, status: &SessionStatus) -> Option<TokioInstant> {
+        let looked_at = self.looked_at?;
+        let pause = match status.in_flight_bytes {
+            0 if self.context.database.store().head() <= status.head => return None,
+            0 => limits::FEED_BURST_MS,
+            1..=limits::PACED_BYTES => limits::FEED_PACE_MS,
+            _ => return None,
+        };
+        Some(looked_at + Duration::from_millis(pause))
     }
 
     fn decide(&mut self, hello: Hello) {

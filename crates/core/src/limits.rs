@@ -86,3 +86,6 @@ pub const IDLE_DATABASE_MS: u64 = 4_000;
 pub const FEED_PACE_MS: u64 = 20;
 /// A session with more than this under way doesn't wait for acknowledgements before it sends more, in bytes.
 pub const PACED_BYTES: usize = 32 << 10;
+/// A session that finds more to send when everything is acknowledged sends it this long after it last looked, in
+/// milliseconds.
+pub const FEED_BURST_MS: u64 = 2;

@@ -108,7 +108,7 @@ impl Session {
         let result = match input {
             Input::Frame(bytes) => self.on_frame(now_ms, &bytes),
             Input::Tick => self.on_tick(now_ms),
-            Input::Shutdown => Err(Abort(CloseCode::GoingAway, "the node is stopping".to_owned())),
+            Input::Shutdown => Err(self.shut_down()),
             Input::ApplyFailed(code, text) => Err(Abort(code, text)),
             other => self.on_answer(now_ms, other),
         };
@@ -227,6 +227,15 @@ impl Session {
             (state, _) => self.state = state,
         }
         Ok(())
+    }
+
+    /// A checkpoint that the peer was going to be told of later is told now: without it, the next session would
+    /// have to compare everything.
+    fn shut_down(&mut self) -> Abort {
+        if let State::Running(running) = &mut self.state {
+            running.on_tick(u64::MAX, &mut self.outputs);
+        }
+        Abort(CloseCode::GoingAway, "the node is stopping".to_owned())
     }
 
     fn on_tick(&mut self, now_ms: u64) -> Result<(), Abort> {
