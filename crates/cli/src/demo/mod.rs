@@ -74,6 +74,7 @@ fn announce(world: &World, output: &mut Output) -> Result<(), CliError> {
     if output.json() {
         return Ok(());
     }
+    output.line(format_args!("admin     http://{}/v1/status", world.admin()))?;
     for line in world.describe() {
         output.line(line)?;
     }

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blazedb::{Database, LinkStatus};
 use blazedb_core::topology::PasswordRule;
+use blazedb_hub::api::{AdminServer, Reach, router};
 use blazedb_hub::{Node, OpenMode};
 use tempfile::TempDir;
 
@@ -54,7 +56,8 @@ public = true
 /// The nodes.
 pub(crate) struct World {
     dir: TempDir,
-    hub: Node,
+    hub: Arc<Node>,
+    admin: AdminServer,
     devices: Vec<Device>,
 }
 
@@ -85,7 +88,12 @@ impl World {
         write(dir.path(), "hub.toml", HUB)?;
         let hub = open(&dir.path().join("hub.toml"), OpenMode::Serve).await?;
         let address = address_of(&hub)?;
-        let mut world = Self { dir, hub, devices: Vec::new() };
+        let hub = Arc::new(hub);
+        let api = router(Arc::clone(&hub), OpenMode::Serve, Reach::Admin);
+        let admin = AdminServer::start("127.0.0.1:0", None, api)
+            .await
+            .map_err(|error| CliError::new(ErrorCode::Failed, format!("demo: {error}")))?;
+        let mut world = Self { dir, hub, admin, devices: Vec::new() };
         for (name, mode) in DEVICES {
             write(world.dir.path(), &format!("{name}.toml"), &device_file(name, mode, address))?;
             let node = Some(open(&world.file(name), OpenMode::Links).await?);
@@ -98,8 +106,13 @@ impl World {
         self.dir.path()
     }
 
-    pub(crate) const fn hub(&self) -> &Node {
+    pub(crate) fn hub(&self) -> &Node {
         &self.hub
+    }
+
+    /// Where the hub can be looked at.
+    pub(crate) const fn admin(&self) -> SocketAddr {
+        self.admin.address()
     }
 
     pub(crate) fn devices(&self) -> &[Device] {
