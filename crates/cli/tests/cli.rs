@@ -69,7 +69,8 @@ mod tests {
         let url = "wss://hub.example.com";
         let out = blazedb(dir.path(), &["init", "--device", "--hub-url", url, "-f", "phone.toml", "--json"]);
         let answer: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-        assert_eq!(answer, serde_json::json!({ "file": "phone.toml", "node": "device" }));
+        assert_eq!((&answer["file"], &answer["node"]), (&"phone.toml".into(), &"device".into()));
+        assert!(answer["fingerprint"].as_str().unwrap().starts_with("blz1-"));
         assert!(std::fs::read_to_string(dir.path().join("phone.toml")).unwrap().contains(url));
 
         let status = command(dir.path(), &["init", "-q"]).env("BLAZEDB_FILE", "env.toml").output().unwrap();

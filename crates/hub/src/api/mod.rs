@@ -60,7 +60,6 @@ impl Api {
 }
 
 /// The API over `node`, which was opened in `mode`.
-#[must_use]
 pub fn router(node: Arc<Node>, mode: OpenMode, reach: Reach) -> Router {
     let record = get(records::read).patch(records::update).delete(records::delete);
     let mut router = Router::new()
