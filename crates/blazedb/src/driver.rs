@@ -16,7 +16,7 @@ use blazedb_core::wire::{CloseCode, Direction, Hello};
 use blazedb_core::{ReplicaId, limits};
 use blazedb_store::Source;
 use blazedb_transport::memory::MemoryEnd;
-use blazedb_transport::{Connection, Fingerprint, FrameReceiver, FrameSender, LinkCounters};
+use blazedb_transport::{Connection, Fingerprint, FrameReceiver, FrameSender, LinkCounters, SendError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
@@ -124,7 +124,15 @@ pub async fn run_session(context: SessionContext, role: Role, channel: Channel) 
         // One task for both, and the writer second: what the session says is on its way without another wake-up.
         poll_fn(|cx| {
             let closed = session.as_mut().poll(cx);
-            writing = writing && writer.as_mut().poll(cx).is_pending();
+            if closed.is_pending()
+                && writing
+                && let Poll::Ready(ended) = writer.as_mut().poll(cx)
+            {
+                writing = false;
+                // Whatever the session says from now on would not be heard.
+                let reason = ended.map_or_else(|error| error.to_string(), |()| "closed".to_owned());
+                return Poll::Ready(Closed::Here(CloseCode::GoingAway, format!("sending failed: {reason}")));
+            }
             closed
         })
         .await
@@ -170,20 +178,16 @@ impl Outbox {
     }
 }
 
-async fn write_frames(mut sender: FrameSender, outbox: Arc<Outbox>) {
+async fn write_frames(mut sender: FrameSender, outbox: Arc<Outbox>) -> Result<(), SendError> {
     while let Some(frame) = poll_fn(|_| outbox.poll_pop()).await {
         let mut next = Some(frame);
         while let Some(frame) = next {
-            if sender.send(&frame.parts()).await.is_err() {
-                return;
-            }
+            sender.send(&frame.parts()).await?;
             next = outbox.pop();
         }
-        if sender.flush().await.is_err() {
-            return;
-        }
+        sender.flush().await?;
     }
-    let _ = sender.close().await;
+    sender.close().await
 }
 
 impl Driver {

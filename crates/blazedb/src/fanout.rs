@@ -102,7 +102,9 @@ impl FeedCache {
         let kept = recent.kept.iter().rev().find(|batch| batch.after == after).cloned();
         let long = || recent.long.iter().filter_map(Weak::upgrade).find(|batch| batch.after == after);
         // A batch that ended where the feed ended then is of no use once the feed goes on, if it was empty.
-        kept.or_else(long).filter(|found| found.upto > after)
+        let found = kept.or_else(long).filter(|found| found.upto > after)?;
+        // Nor is one that was made for readers who had more than those who stand here now.
+        (found.known <= self.store.known_at(after)).then_some(found)
     }
 
     fn remember(&self, batch: &Arc<FeedBatch>) {

@@ -39,6 +39,8 @@ pub struct FeedBatch {
     pub after: Seq,
     /// and ends with this one.
     pub upto: Seq,
+    /// It is for readers who have every cell up to here; 0 if records are in it whole.
+    pub known: Seq,
     /// The encoded entries, back to back.
     pub data: Vec<u8>,
     /// Where each entry ends and whose it is.

@@ -19,6 +19,9 @@ use crate::query::clamp;
 use crate::row::{StoredRow, writers_of};
 use crate::store::{Store, lock};
 
+/// A batch goes on for so many times its size, looking for a good place to stop.
+const MAX_STRETCH: usize = 4;
+
 impl Store {
     /// The feed behind `after`: whole transactions, until they pass `max_bytes`.
     ///
@@ -37,8 +40,16 @@ impl Store {
             let (last, at_end) = self.read_entries(db, &mut encoder, after, max_bytes)?;
             let upto = if at_end { last.max(head) } else { last };
             lock(&self.inner.reached).stopped(upto, if at_end { upto } else { known });
+            encoder.batch.known = known;
             Ok(encoder.finish(after, upto))
         })
+    }
+
+    /// Up to which sequence everybody who has read up to `place` has every cell. A batch that was made for
+    /// readers who had more ([`FeedBatch::known`]) is not for all who stand there now.
+    #[must_use]
+    pub fn known_at(&self, place: Seq) -> Seq {
+        lock(&self.inner.reached).complete_at(place)
     }
 
     /// These records as they are now, in full; those that are unknown here are left out.
@@ -78,12 +89,13 @@ impl Store {
             let row = StoredRow::read(row).map_err(sqlite)?;
             let first = row.seq.saturating_sub(row.tx);
             let starts = transaction != Some(first);
-            if starts
-                && encoder.batch.data.len() >= max_bytes
-                && last > after
-                && lock(&self.inner.reached).may_stop(last, encoder.known)
-            {
-                return Ok((last, false));
+            let len = encoder.batch.data.len();
+            if starts && len >= max_bytes && last > after {
+                // Somewhere it has to stop, even where readers stood that had more.
+                let good = lock(&self.inner.reached).may_stop(last, encoder.known);
+                if good || len >= MAX_STRETCH * max_bytes {
+                    return Ok((last, false));
+                }
             }
             encoder.push(&row, starts)?;
             transaction = Some(first);

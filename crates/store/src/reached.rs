@@ -7,8 +7,9 @@
 //! that stopped there has all cells; what is not in it is 0, and 0 is always right: records are then sent whole.
 //!
 //! Invariants: an entry never rises, and it is true for every reader that stands there. A batch that stops
-//! before the end never stops at a place where the entry is higher than what its reader has. Places of an
-//! earlier run of the process are not in the table, and can't be mistaken for places of this one: the end of
+//! before the end looks for a place where the entry is not higher than what its reader has; where there is none
+//! near, the entry falls, and batches made for its readers before are no longer for everybody who stands there.
+//! Places of an earlier run of the process are not in the table, and can't be mistaken for places of this one: the end of
 //! the feed was behind them already.
 
 use std::collections::BTreeMap;
@@ -32,7 +33,8 @@ impl Reached {
         self.complete.get(&place).copied().unwrap_or(0)
     }
 
-    /// Whether a reader that has every cell up to `complete` may stop at `place`, before the end of the feed.
+    /// Whether a reader that has every cell up to `complete` can stop at `place`, before the end of the feed,
+    /// without making more work for others.
     pub(crate) fn may_stop(&self, place: Seq, complete: Seq) -> bool {
         self.complete.get(&place).is_none_or(|known| *known <= complete)
     }

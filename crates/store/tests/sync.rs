@@ -447,3 +447,28 @@ fn updates_of_a_record_that_has_not_arrived_are_not_taken_for_equal() {
     assert_ne!(a.history[0].hash, b.history[0].hash);
     assert_ne!(a.content[0].hash, b.content[0].hash);
 }
+
+#[test]
+fn a_slow_reader_gets_bounded_batches_however_many_others_have_come_to_the_end() {
+    let clock = TestClock::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x");
+    let store = Store::open(path, &blazedb_store::Password::Plaintext, clock.options()).unwrap();
+    // A slow one stops early; a quick one stands at the end after every transaction.
+    let write = |n: u64| insert(&store, n, [("text", "x".repeat(2_000).into())]);
+    (1..=3).for_each(write);
+    let first = store.feed(0, 1).unwrap();
+    for n in 4..=400 {
+        write(n);
+        assert_eq!(store.feed(store.head() - 1, 1 << 20).unwrap().upto, store.head());
+    }
+    let (mut at, mut batches) = (first.upto, 0);
+    while at < store.head() {
+        let batch = store.feed(at, 10_000).unwrap();
+        assert!(batch.data.len() < 60_000, "{} bytes in one batch", batch.data.len());
+        assert!(batch.known <= store.known_at(at));
+        at = batch.upto;
+        batches += 1;
+    }
+    assert!(batches > 10);
+}
