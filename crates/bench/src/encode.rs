@@ -31,12 +31,12 @@ pub(crate) fn run() -> Result<Vec<Measure>, BenchError> {
     let names: Vec<String> =
         records.iter().flat_map(Fields::keys).cloned().collect::<BTreeSet<_>>().into_iter().collect();
     let ours = blaze(&records, &names)?;
-    let message_pack = each(&maps, "MessagePack", |map| rmp_serde::to_vec(map))?;
+    let message_pack = each(&maps, "MessagePack", rmp_serde::to_vec)?;
     let cbor = each(&maps, "CBOR", |map| {
         let mut out = Vec::new();
         ciborium::into_writer(map, &mut out).map(|()| out)
     })?;
-    let json = each(&maps, "JSON", |map| serde_json::to_vec(map))?;
+    let json = each(&maps, "JSON", serde_json::to_vec)?;
     let bugs: Vec<Bug> =
         maps.iter().map(|map| serde_json::from_value(Json::Object(map.clone()))).collect::<Result<_, _>>()?;
     let protobuf: Encoded = bugs.iter().map(Bug::encode_to_vec).collect();
