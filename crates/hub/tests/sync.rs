@@ -1,5 +1,7 @@
 //! Devices and a hub over real sockets: what is written on one is found on all.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail as tests do")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
