@@ -20,10 +20,11 @@ const KEPT_BYTES: usize = 128 << 10;
 /// take longer than reading it.
 const SHORT_STRETCH: Seq = 64;
 
+/// Batches, each with what its readers had to have (see [`Store::complete_at`]): it goes to nobody who has less.
 #[derive(Default)]
 struct Recent {
-    long: Vec<Weak<FeedBatch>>,
-    kept: VecDeque<Arc<FeedBatch>>,
+    long: Vec<(Weak<FeedBatch>, Seq)>,
+    kept: VecDeque<(Arc<FeedBatch>, Seq)>,
     kept_bytes: usize,
 }
 
@@ -69,18 +70,20 @@ impl FeedCache {
             return Ok(batch);
         }
         let store = self.store.clone();
+        let known = self.store.complete_at(after);
         let batch = blocking(move || store.feed(after, max_bytes)).await?;
-        Ok(self.take_in(batch))
+        Ok(self.take_in(batch, known))
     }
 
     fn read(&self, after: Seq, max_bytes: usize) -> Result<Arc<FeedBatch>, StoreError> {
-        Ok(self.take_in(self.store.feed(after, max_bytes)?))
+        let known = self.store.complete_at(after);
+        Ok(self.take_in(self.store.feed(after, max_bytes)?, known))
     }
 
-    fn take_in(&self, batch: FeedBatch) -> Arc<FeedBatch> {
+    fn take_in(&self, batch: FeedBatch, known: Seq) -> Arc<FeedBatch> {
         let batch = Arc::new(batch);
         self.encoded.fetch_add(1, Ordering::Relaxed);
-        self.remember(&batch);
+        self.remember(&batch, known);
         batch
     }
 
@@ -97,29 +100,34 @@ impl FeedCache {
     }
 
     fn find(&self, after: Seq) -> Option<Arc<FeedBatch>> {
+        let complete = self.store.complete_at(after);
+        let fits =
+            |batch: &FeedBatch, known: Seq| batch.after == after && batch.upto > after && known <= complete;
         let recent = self.recent();
-        // The newest are asked for most.
-        let kept = recent.kept.iter().rev().find(|batch| batch.after == after).cloned();
-        let long = || recent.long.iter().filter_map(Weak::upgrade).find(|batch| batch.after == after);
-        // A batch that ended where the feed ended then is of no use once the feed goes on, if it was empty.
-        kept.or_else(long).filter(|found| found.upto > after)
+        // The newest are asked for most. One that ended where it began is of no use once the feed goes on.
+        let kept = recent.kept.iter().rev().find(|(batch, known)| fits(batch, *known));
+        let long = || {
+            let mut alive = recent.long.iter().filter_map(|(batch, known)| Some((batch.upgrade()?, *known)));
+            alive.find(|(batch, known)| fits(batch, *known)).map(|(batch, _)| batch)
+        };
+        kept.map(|(batch, _)| Arc::clone(batch)).or_else(long)
     }
 
-    fn remember(&self, batch: &Arc<FeedBatch>) {
+    fn remember(&self, batch: &Arc<FeedBatch>, known: Seq) {
         let bytes = size(batch);
         let mut recent = self.recent();
         if bytes > KEPT_BYTES {
-            recent.long.retain(|old| old.strong_count() > 0);
+            recent.long.retain(|(old, _)| old.strong_count() > 0);
             if recent.long.len() >= REMEMBERED {
                 recent.long.remove(0);
             }
-            recent.long.push(Arc::downgrade(batch));
+            recent.long.push((Arc::downgrade(batch), known));
             return;
         }
         recent.kept_bytes += bytes;
-        recent.kept.push_back(Arc::clone(batch));
+        recent.kept.push_back((Arc::clone(batch), known));
         while recent.kept.len() > KEPT || recent.kept_bytes > KEPT_BYTES {
-            let Some(old) = recent.kept.pop_front() else { return };
+            let Some((old, _)) = recent.kept.pop_front() else { return };
             recent.kept_bytes -= size(&old);
         }
     }

@@ -41,6 +41,13 @@ impl Store {
         })
     }
 
+    /// Up to where whoever has read the feed up to `place` has every cell. A batch that was read from there stays
+    /// good for others while this is not lower than it was before the batch was read.
+    #[must_use]
+    pub fn complete_at(&self, place: Seq) -> Seq {
+        lock(&self.inner.reached).complete_at(place)
+    }
+
     /// These records as they are now, in full; those that are unknown here are left out.
     ///
     /// # Errors
@@ -81,7 +88,8 @@ impl Store {
             if starts
                 && encoder.batch.data.len() >= max_bytes
                 && last > after
-                && lock(&self.inner.reached).may_stop(last, encoder.known)
+                && (encoder.batch.data.len() >= max_bytes.saturating_mul(2)
+                    || lock(&self.inner.reached).may_stop(last, encoder.known))
             {
                 return Ok((last, false));
             }

@@ -7,7 +7,8 @@
 //! that stopped there has all cells; what is not in it is 0, and 0 is always right: records are then sent whole.
 //!
 //! Invariants: an entry never rises, and it is true for every reader that stands there. A batch that stops
-//! before the end never stops at a place where the entry is higher than what its reader has. Places of an
+//! before the end avoids places where the entry is higher than what its reader has, because stopping there lowers
+//! it and more is then sent to the others; but no batch grows beyond twice its size for that. Places of an
 //! earlier run of the process are not in the table, and can't be mistaken for places of this one: the end of
 //! the feed was behind them already.
 
@@ -32,7 +33,8 @@ impl Reached {
         self.complete.get(&place).copied().unwrap_or(0)
     }
 
-    /// Whether a reader that has every cell up to `complete` may stop at `place`, before the end of the feed.
+    /// Whether a reader that has every cell up to `complete` stops at `place`, before the end of the feed, without
+    /// costing others anything.
     pub(crate) fn may_stop(&self, place: Seq, complete: Seq) -> bool {
         self.complete.get(&place).is_none_or(|known| *known <= complete)
     }
