@@ -41,6 +41,26 @@ enum Way {
     Own(Router, Arc<Node>),
 }
 
+/// Opens a node; waits a moment for a short command that works on one of its files just now.
+///
+/// # Errors
+/// Those of [`Node::open`].
+pub async fn open_when_free(spec: &TopologySpec, file: &Path, mode: OpenMode) -> Result<Node, CliError> {
+    let gives_up = Instant::now() + WAIT_FOR_LOCK;
+    loop {
+        match Node::open(spec.clone(), file, mode, None).await {
+            Ok(node) => return Ok(node),
+            Err(error) => {
+                let error = CliError::from(error);
+                if error.code != ErrorCode::Locked || Instant::now() >= gives_up {
+                    return Err(error);
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 impl Client {
     /// A way to `db`.
     ///

@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::GlobalArgs;
-use crate::client::{Client, socket_path};
+use crate::client::{Client, open_when_free, socket_path};
 use crate::load::load;
 use crate::output::{CliError, ErrorCode, Output};
 
@@ -83,7 +83,7 @@ async fn start(spec: &TopologySpec, file: &Path) -> Result<Running, CliError> {
         )
         .with_hint("stop it first"));
     }
-    let node = Arc::new(Node::open(spec.clone(), file, OpenMode::Serve, None).await?);
+    let node = Arc::new(open_when_free(spec, file, OpenMode::Serve).await?);
     let mode = OpenMode::Serve;
     let api = |reach| router(Arc::clone(&node), mode, reach);
     let served = async {
