@@ -102,7 +102,6 @@ impl Link {
             mode: self.config.mode,
             pattern: self.config.pattern,
             state,
-            node: None,
             replica: agreed.as_ref().map(|agreed| agreed.replica),
             granted: agreed.as_ref().map(|agreed| agreed.direction),
             notice: agreed.map(|agreed| agreed.notice).unwrap_or_default(),

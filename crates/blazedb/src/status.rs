@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use blazedb_core::ReplicaId;
 use blazedb_core::session::{Opened, SessionStatus};
 use blazedb_core::topology::SyncMode;
 use blazedb_core::wire::{CloseCode, Direction};
-use blazedb_core::{NodeId, ReplicaId};
 use blazedb_transport::{Fingerprint, LinkCounters, LinkTotals};
 
 /// What a link is doing.
@@ -73,8 +73,6 @@ pub struct LinkStatus {
     pub pattern: &'static str,
     /// What it is doing.
     pub state: LinkState,
-    /// The other node.
-    pub node: Option<NodeId>,
     /// The other replica.
     pub replica: Option<ReplicaId>,
     /// What was granted.
