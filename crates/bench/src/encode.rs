@@ -14,14 +14,19 @@ use serde_json::{Map, Value as Json};
 
 use crate::error::BenchError;
 use crate::protobuf::Bug;
-use crate::raw::{as_f64, timed};
+use crate::raw::as_f64;
 use crate::records::{real, to_json};
 use crate::report::{Measure, Target};
+use crate::usage::thread_cpu;
 
 /// Records of the trace.
 const RECORDS: usize = 5_000;
-/// Rounds over all of them; the fastest counts, which is the one least disturbed.
-const ROUNDS: usize = 7;
+/// Rounds; of each turn the fastest counts, which is the one least disturbed.
+const ROUNDS: usize = 9;
+/// Records that a contender takes before the next one has its turn.
+const TURN: usize = 100;
+/// BlazeBinary and those beside it.
+const CONTENDERS: usize = 6;
 
 type Encoded = Vec<Vec<u8>>;
 
@@ -94,12 +99,7 @@ fn encode_blaze(
 }
 
 fn decode_blaze(names: &[String], body: &[u8]) -> Option<Fields> {
-    let mut fields = Fields::new();
-    for (no, raw) in RecordView::parse(body).ok()?.iter() {
-        let name = names.get(usize::try_from(no).ok()?)?;
-        fields.insert(name.clone(), raw.decode().ok()?);
-    }
-    Some(fields)
+    RecordView::parse(body).ok()?.decode(|no| names.get(no as usize).map(String::as_str)).ok()
 }
 
 fn one_field(ours: &Encoded, names: &[String]) -> Measure {
@@ -107,13 +107,22 @@ fn one_field(ours: &Encoded, names: &[String]) -> Measure {
         .iter()
         .filter_map(|name| (0..).zip(names).find(|(_, known)| known == name).map(|(no, _)| no))
         .collect();
-    let time = fastest(|| {
-        for body in ours {
+    let look = |bodies: &[Vec<u8>]| {
+        for body in bodies {
             for no in &wanted {
                 black_box(get_field(black_box(body), *no).map(|raw| raw.scalar().is_ok()));
             }
         }
-    });
+    };
+    let turn = |bodies| {
+        let rounds = (0..ROUNDS).map(|_| {
+            let before = thread_cpu();
+            look(bodies);
+            thread_cpu() - before
+        });
+        rounds.min().unwrap_or_default()
+    };
+    let time = ours.chunks(TURN).map(turn).sum();
     let value = nanoseconds(time, ours.len() * wanted.len());
     Measure::beside("encode: one field out of a record", value, "ns", 60.0).reach(Target::AtMost(1.0))
 }
@@ -124,33 +133,41 @@ fn encoding_speed(
     maps: &[Map<String, Json>],
     bugs: &[Bug],
 ) -> Vec<Measure> {
-    let count = records.len();
     let mut builder = RecordBuilder::new();
-    let mut out = Vec::new();
-    let ours = fastest(|| {
-        for fields in records {
-            out.clear();
-            black_box(encode_blaze(&mut builder, names, fields, &mut out).is_ok());
-        }
-    });
-    let mut buffer = Vec::new();
-    let mut time = |encode: &dyn Fn(usize, &mut Vec<u8>)| {
-        fastest(|| {
-            for at in 0..count {
-                buffer.clear();
-                encode(at, &mut buffer);
-                black_box(&buffer);
-            }
-        })
-    };
-    let message_pack = time(&|at, out| drop(maps.get(at).map(|map| rmp_serde::encode::write(out, map))));
-    let cbor = time(&|at, out| drop(maps.get(at).map(|map| ciborium::into_writer(map, out))));
-    let json = time(&|at, out| drop(maps.get(at).map(|map| serde_json::to_writer(out, map))));
-    let protobuf = time(&|at, out| {
-        black_box(bugs.get(at).map(|bug| bug.encode(out).is_ok()));
-    });
-    let structs = time(&|at, out| drop(bugs.get(at).map(|bug| rmp_serde::encode::write_named(out, bug))));
-    speeds("encode", count, ours, [message_pack, cbor, json, protobuf, structs])
+    let mut outs: [Vec<u8>; CONTENDERS] = Default::default();
+    let [a, b, c, d, e, f] = &mut outs;
+    let times = in_turns(
+        records.len(),
+        [
+            &mut |at| {
+                a.clear();
+                let encoded = records.get(at).map(|fields| encode_blaze(&mut builder, names, fields, a));
+                black_box(encoded.is_some_and(|done| done.is_ok()));
+            },
+            &mut |at| {
+                b.clear();
+                black_box(maps.get(at).map(|map| rmp_serde::encode::write(b, map).is_ok()));
+            },
+            &mut |at| {
+                c.clear();
+                black_box(maps.get(at).map(|map| ciborium::into_writer(map, &mut *c).is_ok()));
+            },
+            &mut |at| {
+                d.clear();
+                black_box(maps.get(at).map(|map| serde_json::to_writer(&mut *d, map).is_ok()));
+            },
+            &mut |at| {
+                e.clear();
+                black_box(bugs.get(at).map(|bug| bug.encode(e).is_ok()));
+            },
+            &mut |at| {
+                f.clear();
+                black_box(bugs.get(at).map(|bug| rmp_serde::encode::write_named(f, bug).is_ok()));
+            },
+        ],
+    );
+    black_box(&outs);
+    speeds("encode", records.len(), times)
 }
 
 fn decoding_speed(
@@ -162,25 +179,24 @@ fn decoding_speed(
     protobuf: &Encoded,
 ) -> Vec<Measure> {
     type Dynamic = std::collections::BTreeMap<String, Json>;
-    let time = |encoded: &Encoded, decode: &dyn Fn(&[u8]) -> bool| {
-        fastest(|| {
-            for bytes in encoded {
-                black_box(decode(black_box(bytes)));
-            }
-        })
-    };
-    let blaze = time(ours, &|bytes| black_box(decode_blaze(names, bytes)).is_some());
-    let times = [
-        time(message_pack, &|bytes| black_box(rmp_serde::from_slice::<Dynamic>(bytes)).is_ok()),
-        time(cbor, &|bytes| black_box(ciborium::from_reader::<Dynamic, _>(bytes)).is_ok()),
-        time(json, &|bytes| black_box(serde_json::from_slice::<Dynamic>(bytes)).is_ok()),
-        time(protobuf, &|bytes| black_box(Bug::decode(bytes)).is_ok()),
-        time(message_pack, &|bytes| black_box(rmp_serde::from_slice::<Bug>(bytes)).is_ok()),
-    ];
-    speeds("decode", ours.len(), blaze, times)
+    fn decode<T>(encoded: &Encoded, at: usize, decode: impl Fn(&[u8]) -> Option<T>) {
+        black_box(encoded.get(at).and_then(|bytes| decode(black_box(bytes))));
+    }
+    let times = in_turns(
+        ours.len(),
+        [
+            &mut |at| decode(ours, at, |bytes| decode_blaze(names, bytes)),
+            &mut |at| decode(message_pack, at, |bytes| rmp_serde::from_slice::<Dynamic>(bytes).ok()),
+            &mut |at| decode(cbor, at, |bytes| ciborium::from_reader::<Dynamic, _>(bytes).ok()),
+            &mut |at| decode(json, at, |bytes| serde_json::from_slice::<Dynamic>(bytes).ok()),
+            &mut |at| decode(protobuf, at, |bytes| Bug::decode(bytes).ok()),
+            &mut |at| decode(message_pack, at, |bytes| rmp_serde::from_slice::<Bug>(bytes).ok()),
+        ],
+    );
+    speeds("decode", ours.len(), times)
 }
 
-fn speeds(what: &str, count: usize, ours: Duration, others: [Duration; 5]) -> Vec<Measure> {
+fn speeds(what: &str, count: usize, [ours, others @ ..]: [Duration; CONTENDERS]) -> Vec<Measure> {
     let names =
         ["MessagePack", "CBOR", "JSON", "Protobuf with a schema", "MessagePack of a struct with names"];
     let measure = |(name, other): (&str, Duration)| {
@@ -195,8 +211,22 @@ fn speeds(what: &str, count: usize, ours: Duration, others: [Duration; 5]) -> Ve
     names.into_iter().zip(others).map(measure).collect()
 }
 
-fn fastest(mut work: impl FnMut()) -> Duration {
-    (0..ROUNDS).map(|_| timed(&mut work).0).min().unwrap_or_default()
+/// Processor time that each contender takes for `count` records. They take turns of a few records, so that what
+/// disturbs the machine disturbs all of them; of each turn the fastest of all rounds counts.
+fn in_turns(count: usize, mut contenders: [&mut dyn FnMut(usize); CONTENDERS]) -> [Duration; CONTENDERS] {
+    let mut total = [Duration::ZERO; CONTENDERS];
+    for start in (0..count).step_by(TURN) {
+        let mut fastest = [Duration::MAX; CONTENDERS];
+        for _ in 0..ROUNDS {
+            for (work, fastest) in contenders.iter_mut().zip(&mut fastest) {
+                let before = thread_cpu();
+                (start..count.min(start + TURN)).for_each(&mut *work);
+                *fastest = (thread_cpu() - before).min(*fastest);
+            }
+        }
+        total.iter_mut().zip(fastest).for_each(|(total, fastest)| *total += fastest);
+    }
+    total
 }
 
 fn nanoseconds(time: Duration, count: usize) -> f64 {

@@ -12,6 +12,7 @@ mod encode;
 mod error;
 mod fanout;
 mod idle;
+mod join;
 mod latency;
 mod local;
 mod node;
@@ -23,6 +24,8 @@ mod records;
 mod report;
 mod sustained;
 mod usage;
+mod views;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -48,23 +51,32 @@ pub enum Workload {
     Sustained,
     /// A hub with many subscribers.
     Fanout,
+    /// Many subscribers with filters of their own.
+    Views,
     /// A device returns when 1 % has changed.
     Reconnect,
     /// Memory of idle connections and databases.
     Idle,
+    /// Joins of two databases, live queries and live joins.
+    Join,
+    /// Open pages on a hub under load.
+    Watch,
 }
 
 impl Workload {
     /// Every workload, in the order in which they run.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Local,
         Self::Encode,
         Self::Bulk,
         Self::Latency,
         Self::Sustained,
         Self::Fanout,
+        Self::Views,
         Self::Reconnect,
         Self::Idle,
+        Self::Join,
+        Self::Watch,
     ];
 
     /// Its word.
@@ -77,8 +89,11 @@ impl Workload {
             Self::Latency => "latency",
             Self::Sustained => "sustained",
             Self::Fanout => "fanout",
+            Self::Views => "views",
             Self::Reconnect => "reconnect",
             Self::Idle => "idle",
+            Self::Join => "join",
+            Self::Watch => "watch",
         }
     }
 
@@ -103,8 +118,11 @@ impl Workload {
             Self::Latency => latency::run(),
             Self::Sustained => sustained::run(),
             Self::Fanout => fanout::run(),
+            Self::Views => views::run(),
             Self::Reconnect => reconnect::run(records),
             Self::Idle => idle::run(),
+            Self::Join => join::run(records),
+            Self::Watch => watch::run(),
         }
     }
 }

@@ -7,17 +7,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blazedb::{
-    Database, Durability, Identity, Password, RecordId, RemoteNode, StoreOptions, SyncPolicy, Topology,
-    record,
+    AccessRules, Database, Durability, Encryption, Identity, Password, RecordId, RemoteNode, StoreOptions,
+    SyncPolicy, Topology, record,
 };
-use blazedb_core::topology::ServeMode;
-use blazedb_hub::{Listener, ListenerOptions, Served};
+use blazedb_core::topology::{PasswordRule, ServeMode};
+use blazedb_hub::api::{AdminServer, admin_routes, read_topology};
+use blazedb_hub::auth::Authenticator;
+use blazedb_hub::{Listener, ListenerOptions, OpenMode, Served};
 
 use crate::error::BenchError;
 use crate::process::{Answer, Ask};
 use crate::{records, usage};
 
 /// The password of every database of a measurement.
+const PASSPHRASE: &str = "benchmark of members";
+/// The password of every encrypted file of a benchmark.
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
 /// Runs a node that does what its stdin says until it ends.
@@ -26,7 +30,11 @@ pub(crate) const PASSWORD: &str = "correct horse battery staple";
 /// [`BenchError`] if stdin or stdout fail. What fails in the node is an answer.
 pub fn serve() -> Result<(), BenchError> {
     usage::raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_keep_alive(blazedb_hub::SPARE_THREAD)
+        .enable_all()
+        .build()?;
     let mut node = NodeState::default();
     for line in std::io::stdin().lock().lines() {
         let ask: Ask = serde_json::from_str(&line?)?;
@@ -54,6 +62,7 @@ struct NodeState {
     databases: BTreeMap<String, Database>,
     topologies: Vec<Topology>,
     listener: Option<Listener>,
+    whole: Option<(Arc<blazedb_hub::Node>, AdminServer)>,
 }
 
 impl NodeState {
@@ -69,6 +78,7 @@ impl NodeState {
             Ask::Insert { name, from, count, batch } => insert(self.database(&name)?, from, count, batch)?,
             Ask::Change { name, every } => change(self.database(&name)?, every)?,
             Ask::Listen => answer.address = self.listen().await?,
+            Ask::Serve { dir, names } => (answer.address, answer.admin) = self.serve(&dir, &names).await?,
             Ask::Link { name, remote, url, compression, times } => {
                 for _ in 0..times {
                     self.link(&name, &remote, &url, compression).await?;
@@ -79,8 +89,20 @@ impl NodeState {
                     topology.shutdown().await;
                 }
             }
+            Ask::Seal { name, create } => {
+                let store = self.database(&name)?.store();
+                if create {
+                    let rule = Encryption::e2e_only(["product"]);
+                    store.create_keyring(&name, rule, Some(PASSPHRASE))?;
+                } else {
+                    store.join_keyring(PASSPHRASE, &name)?;
+                }
+            }
             Ask::Sync { seconds } => self.sync(Duration::from_secs(seconds)).await?,
             Ask::Reach { head, seconds } => self.reach(head, Duration::from_secs(seconds)).await?,
+            Ask::ReachOne { name, head, seconds } => {
+                reach(self.database(&name)?, head, Duration::from_secs(seconds)).await?;
+            }
             Ask::Usage { name } => self.usage(&name, &mut answer)?,
             Ask::Stop => {}
         }
@@ -95,15 +117,40 @@ impl NodeState {
         let serve = |database: &Database| Served {
             database: database.clone(),
             serve: ServeMode::Bidirectional,
-            public: true,
+            access: Arc::new(AccessRules::public()),
         };
         let served = self.databases.iter().map(|(name, database)| (name.clone(), serve(database)));
-        let options = ListenerOptions { anonymous: true, ..ListenerOptions::default() };
+        let options =
+            ListenerOptions { auth: Arc::new(Authenticator::anonymous()), ..ListenerOptions::default() };
         let identity = Arc::new(identity()?);
         let listener = Listener::bind("127.0.0.1:0", identity, served.collect(), options).await?;
         let address = listener.address().to_string();
         self.listener = Some(listener);
         Ok(address)
+    }
+
+    /// Opens a node as `blazedb up` does.
+    async fn serve(&mut self, dir: &Path, names: &[String]) -> Result<(String, String), BenchError> {
+        let failed = |error: &dyn std::fmt::Display| BenchError::Node(error.to_string());
+        std::fs::create_dir_all(dir)?;
+        let mut text =
+            "[node]\nname = 'hub'\ndata = 'data'\nlisten = '127.0.0.1:0'\n[auth]\nanonymous = true\n"
+                .to_owned();
+        for name in names {
+            text += &format!(
+                "[databases.{name}]\nplaintext = true\nserve = 'bidirectional'\naccess = {{ public = true }}\n"
+            );
+        }
+        let spec = read_topology(&text, "hub", PasswordRule::Required).map_err(|error| failed(&error))?;
+        let node = blazedb_hub::Node::open(spec, &dir.join("blazedb.toml"), OpenMode::Serve, None).await;
+        let node = Arc::new(node.map_err(|error| failed(&error))?);
+        let routes = admin_routes(Arc::clone(&node), OpenMode::Serve);
+        let admin = AdminServer::start("127.0.0.1:0", None, routes).await.map_err(|error| failed(&error))?;
+        let address = node.listener().map(|listener| listener.address().to_string()).unwrap_or_default();
+        self.databases.extend(node.databases());
+        let addresses = (address, admin.address().to_string());
+        self.whole = Some((node, admin));
+        Ok(addresses)
     }
 
     async fn link(
@@ -168,8 +215,11 @@ pub(crate) async fn link(
 ) -> Result<Topology, BenchError> {
     let topology = Topology::new(identity()?);
     let node = topology.register(database, name)?;
-    let policy = SyncPolicy::new().compression(compression);
-    topology.connect_remote(&node, RemoteNode::new(url, remote), policy).await?;
+    let store = database.store();
+    let sealed = store.keyring().is_some() || store.waits_to_join()?;
+    let encryption = if sealed { Encryption::e2e_only(["product"]) } else { Encryption::SmartProxy };
+    let policy = SyncPolicy::new().compression(compression).encryption(encryption);
+    topology.connect_remote(node, RemoteNode::new(url, remote), policy).await?;
     Ok(topology)
 }
 

@@ -22,14 +22,21 @@ pub(crate) enum Ask {
     Change { name: String, every: usize },
     /// Serve every database. Answers the address.
     Listen,
+    /// Be a whole node, as a topology file declares it: databases `names`, served, and an admin address. Answers both
+    /// addresses.
+    Serve { dir: PathBuf, names: Vec<String> },
     /// Link database `name` with `remote` at `url`, `times` times under as many identities.
     Link { name: String, remote: String, url: String, compression: bool, times: usize },
+    /// Give the database a keyring that seals everything, or join the one that there is.
+    Seal { name: String, create: bool },
     /// Drop every link.
     Unlink,
     /// Wait until every link is caught up.
     Sync { seconds: u64 },
     /// Wait until the feed of every database has come to `head`.
     Reach { head: u64, seconds: u64 },
+    /// Wait until the feed of one database has come to `head`.
+    ReachOne { name: String, head: u64, seconds: u64 },
     /// Tell what was used so far.
     Usage { name: String },
     /// End.
@@ -43,6 +50,8 @@ pub(crate) struct Answer {
     pub(crate) error: String,
     /// Where the node listens.
     pub(crate) address: String,
+    /// Where its page is.
+    pub(crate) admin: String,
     /// How long it took, in seconds.
     pub(crate) seconds: f64,
     /// Resident memory, in KiB.

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use blazedb::{Fields, RecordId};
 use blazedb_core::blazebinary::RecordBuilder;
+use blazedb_core::history::{HistoryHead, HistoryWriter};
+use blazedb_core::{Hlc, ReplicaId, Stamp};
 use blazedb_sqlite::rusqlite::{Connection, OptionalExtension, params};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,15 +17,19 @@ use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
 use crate::error::BenchError;
 
-/// A record as a row of a plain table: what BlazeDB writes, without its history.
+/// A record as a row of a plain table: the bytes that BlazeDB writes.
 pub(crate) struct Row {
     pub(crate) id: RecordId,
+    pub(crate) history: Vec<u8>,
     pub(crate) body: Vec<u8>,
 }
 
 /// Bodies of records with version 7 ids, in the order of the ids. Fields are numbered in order of their names.
 pub(crate) fn rows(records: &[Fields], first: u64) -> Result<Vec<Row>, BenchError> {
     let mut builder = RecordBuilder::new();
+    let mut history = Vec::new();
+    let stamp = Stamp::new(Hlc::new(1_700_000_000_000, 0), ReplicaId::from_bytes([1; 16]));
+    HistoryWriter { writer_no: &mut |_| 1, row_seq: None }.head(&HistoryHead::inserted(stamp), &mut history);
     let encode = |(n, fields): (u64, &Fields)| {
         let mut body = Vec::new();
         for (no, value) in (0..).zip(fields.values()) {
@@ -35,7 +41,7 @@ pub(crate) fn rows(records: &[Fields], first: u64) -> Result<Vec<Row>, BenchErro
         builder.finish_into(&mut body);
         let mut random = [0; 10];
         aws_lc_rs::rand::fill(&mut random)?;
-        Ok(Row { id: RecordId::v7(1_700_000_000_000 + n, random), body })
+        Ok(Row { id: RecordId::v7(1_700_000_000_000 + n, random), history: history.clone(), body })
     };
     (first..).zip(records).map(encode).collect()
 }
@@ -52,7 +58,8 @@ impl RawTable {
         db.execute_batch(&format!(
             "PRAGMA cipher='aegis'; PRAGMA key='raw:{key}'; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
              PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY;
-             CREATE TABLE records(seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, body BLOB NOT NULL);"
+             CREATE TABLE records(seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, history BLOB NOT NULL,
+                 body BLOB NOT NULL);"
         ))?;
         Ok(Self { db })
     }
@@ -61,9 +68,10 @@ impl RawTable {
     pub(crate) fn insert(&self, rows: &[Row]) -> Result<(), BenchError> {
         let tx = self.db.unchecked_transaction()?;
         {
-            let mut insert = self.db.prepare_cached("INSERT INTO records(id, body) VALUES(?,?)")?;
+            let sql = "INSERT INTO records(id, history, body) VALUES(?,?,?)";
+            let mut insert = self.db.prepare_cached(sql)?;
             for row in rows {
-                insert.execute(params![row.id.as_bytes().as_slice(), row.body])?;
+                insert.execute(params![row.id.as_bytes().as_slice(), row.history, row.body])?;
             }
         }
         tx.commit()?;

@@ -30,6 +30,14 @@ impl Target {
     }
 }
 
+/// The middle one of several rounds, in the order of `key`: one round says little on a machine that does other
+/// things besides. `None` if there is none.
+pub(crate) fn middle<T>(mut rounds: Vec<T>, key: impl Fn(&T) -> f64) -> Option<T> {
+    rounds.sort_by(|a, b| key(a).total_cmp(&key(b)));
+    let at = rounds.len() / 2;
+    rounds.into_iter().nth(at)
+}
+
 /// One figure.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Measure {

@@ -6,13 +6,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use blazedb_core::wire::CloseCode;
-use blazedb_store::{CheckedBatch, Store, StoreError};
+use blazedb_store::{Applied, CheckedBatch, Store, StoreError};
 
 /// Batches in one commit, at most.
 const GROUP: usize = 64;
 
-/// Called once with what became of a batch.
-pub(crate) type Report = Box<dyn FnOnce(Result<(), ApplyError>) + Send>;
+/// Called once with what became of a batch and those that were committed with it.
+pub(crate) type Report = Box<dyn FnOnce(Result<Applied, ApplyError>) + Send>;
 
 /// A peer's changes could not be taken in.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -27,7 +27,10 @@ pub struct ApplyError {
 impl From<&StoreError> for ApplyError {
     fn from(error: &StoreError) -> Self {
         let code = match error {
+            // The keyring is on its way to it.
+            StoreError::NotSealed(_) | StoreError::Fenced => CloseCode::GoingAway,
             StoreError::Drift(_) => CloseCode::ClockDrift,
+            StoreError::TooManyRefused { .. } | StoreError::Ring => CloseCode::Refused,
             StoreError::Malformed(_) | StoreError::FieldName(..) => CloseCode::Protocol,
             _ => CloseCode::Internal,
         };
@@ -53,6 +56,16 @@ impl Applier {
         Self { store, queue: Arc::default() }
     }
 
+    /// The database's file.
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether both are the queue of one database.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.queue, &other.queue)
+    }
+
     /// Applies `batch` soon. Must be called inside a tokio runtime.
     pub(crate) fn submit(&self, batch: CheckedBatch, report: Report) {
         let mut queue = self.queue();
@@ -62,6 +75,11 @@ impl Applier {
             let applier = self.clone();
             tokio::task::spawn_blocking(move || applier.work());
         }
+    }
+
+    /// Batches that are not being applied yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue().waiting.len()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -85,9 +103,9 @@ impl Applier {
         }
     }
 
-    fn apply(&self, batches: &[CheckedBatch], reports: Vec<Report>) {
+    pub(crate) fn apply(&self, batches: &[CheckedBatch], reports: Vec<Report>) {
         match self.store.apply(batches) {
-            Ok(_) => reports.into_iter().for_each(|report| report(Ok(()))),
+            Ok(applied) => reports.into_iter().for_each(|report| report(Ok(applied))),
             // One bad batch must not take the others down with it.
             Err(_) if batches.len() > 1 => {
                 for (batch, report) in batches.iter().zip(reports) {
@@ -98,7 +116,7 @@ impl Applier {
         }
     }
 
-    fn apply_one(&self, batch: &CheckedBatch) -> Result<(), ApplyError> {
-        self.store.apply(std::slice::from_ref(batch)).map(drop).map_err(|error| ApplyError::from(&error))
+    fn apply_one(&self, batch: &CheckedBatch) -> Result<Applied, ApplyError> {
+        self.store.apply(std::slice::from_ref(batch)).map_err(|error| ApplyError::from(&error))
     }
 }

@@ -2,47 +2,83 @@
 //!
 //! The same driver serves both sides and every transport.
 
-use std::collections::VecDeque;
+mod ended;
+mod outbox;
+mod pace;
+mod rebind;
+mod refused;
+mod requests;
+mod turns;
+
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::mem::take;
+use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use blazedb_core::feed::{Incoming, Seq};
-use blazedb_core::session::{Admission, Closed, Frame, Input, Output, PeerReplica, Session, SessionStatus};
-use blazedb_core::wire::{CloseCode, Direction, Hello};
-use blazedb_core::{ReplicaId, limits};
-use blazedb_store::Source;
+use blazedb_core::Filter;
+use blazedb_core::bond::Bond;
+use blazedb_core::feed::Seq;
+use blazedb_core::limits;
+use blazedb_core::session::{Closed, Input, LocalReplica, Output, PeerReplica, Refusal, Session};
+use blazedb_core::view::{View, ViewRequest};
+use blazedb_core::wire::{CloseCode, Direction, Token};
+use blazedb_store::{Decider, Gate, Removals, Source, Store};
 use blazedb_transport::memory::MemoryEnd;
-use blazedb_transport::{Connection, Fingerprint, FrameReceiver, FrameSender, LinkCounters, SendError};
+use blazedb_transport::{Connection, Fingerprint, FrameReceiver, FrameSender, LinkCounters};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use crate::applier::ApplyError;
 use crate::database::Database;
+use crate::driver::outbox::{Outbox, write_frames};
+use crate::driver::rebind::{Looked, Timed};
+use crate::driver::requests::introduce;
+pub(crate) use crate::driver::requests::introduced;
+use crate::driver::turns::Waiting;
 use crate::fanout::blocking;
+use crate::guard::{Admit, Admitted, Guard, Order, Orders, Renew};
+use crate::meeting::Seat;
 use crate::status::SessionReport;
-
-/// Decides what a client that says hello may do.
-pub type Admit =
-    Box<dyn Fn(Hello) -> Pin<Box<dyn Future<Output = Result<Admission, String>> + Send>> + Send + Sync>;
+use crate::tombstones::keep_dropping;
+use crate::turn::Turn;
+use crate::wake::{Place, advanced};
 
 /// Which side of the session this is.
 pub enum Role {
     /// The side that connected, asking for this.
-    Client {
-        /// What it asks for.
-        direction: Direction,
-        /// Compress if the other side can.
-        compression: bool,
-    },
+    Client(ClientAsk),
     /// The side that was connected to.
     Server {
         /// Its decision about the client.
         admit: Admit,
+        /// Its decisions about the client later on; without it a session is never ended by this node's will.
+        guard: Option<Guard>,
     },
+}
+
+/// What the side that connected asks for.
+#[derive(Clone, Debug, Default)]
+pub struct ClientAsk {
+    /// Which ways.
+    pub direction: Direction,
+    /// Compress if the other side can.
+    pub compression: bool,
+    /// Which records and fields, both ways.
+    pub request: ViewRequest,
+    /// What the server may be shown of that; `None`: all of it.
+    pub granted: Option<Filter>,
+    /// What becomes of records that the other side takes away.
+    pub removals: Removals,
+    /// Drop records here once the other side has acknowledged them.
+    pub release: bool,
+    /// The other side is to decide about what is written here.
+    pub authority: bool,
+    /// Who this node's user is: the value now for the hello, a later one for the open session.
+    pub token: Option<watch::Receiver<Option<Token>>>,
+    /// What is asked for from some time on instead, on the open session: directions, compression, records and fields.
+    pub later: Option<watch::Receiver<ClientAsk>>,
 }
 
 /// What a session works on.
@@ -55,6 +91,8 @@ pub struct SessionContext {
     pub report: Arc<SessionReport>,
     /// Becomes true when the node stops or the link is removed.
     pub stop: watch::Receiver<bool>,
+    /// When it may send and take in, where others go first.
+    pub turn: Turn,
 }
 
 /// What a session talks through: a network connection or a channel inside the process.
@@ -79,17 +117,25 @@ impl From<MemoryEnd> for Channel {
     }
 }
 
-/// Answers from the store, on their way back to the session.
+/// Answers from the store, on their way back to the session. The channel keeps room for some of them as long as the
+/// connection lives, so they are small.
 enum Answer {
     Input(Box<Input>),
-    Peer(PeerReplica),
+    Peer(Box<PeerReplica>),
+    Admitted(Box<Result<Admitted, Refusal>>),
     Applied,
+    Looked(Box<Looked>),
+    /// What a client asks for, and how many asks there were before.
+    Ask(Box<(u64, LocalReplica, Option<Timed>)>),
 }
+
+const _: () = assert!(size_of::<Answer>() <= 16);
 
 struct Driver {
     session: Session,
     context: SessionContext,
     admit: Option<Admit>,
+    renew: Option<Renew>,
     started: Instant,
     wake: Option<TokioInstant>,
     /// When the end of the feed was last looked at, if that was a moment ago.
@@ -98,15 +144,47 @@ struct Driver {
     paced_until: Option<TokioInstant>,
     outbox: Arc<Outbox>,
     answers: mpsc::UnboundedSender<Answer>,
+    /// What the client may do; `None`: everything.
+    gate: Option<Arc<Gate>>,
+    /// Server: what the client is shown.
+    shown: Option<Arc<View>>,
+    /// Client: what it tells the server.
+    told: Option<Arc<View>>,
     source: Option<Source>,
+    /// What becomes of records that the other side takes away; `None` if it may not.
+    removals: Option<Removals>,
+    /// What is shown in this view goes once the peer has it.
+    release: Option<Arc<View>>,
+    /// What this side shows, if that changes with time.
+    timed: Option<Timed>,
+    /// How often the client asked for something else.
+    asks: u64,
+    /// The reader's progress as the store was last told.
+    noted: Seq,
+    /// Server: the last refusal that the client was told of.
+    refusals_told: u64,
+    /// Client: the other side decides about this replica.
+    decider: Option<Decider>,
     closed: Option<Closed>,
+    /// The client was let in just now: from now on it may send as much as a session allows.
     admitted: bool,
+    /// How what goes out was sealed when the session began.
+    generation: u64,
+    /// Where it is told of changes that concern a restricted view; without it, it is told of every change.
+    place: Option<Place>,
+    /// What the changes that come next belong together with.
+    bonds: Vec<Bond>,
+    /// Where they meet what they belong together with.
+    seat: Option<Seat>,
+    /// What waits for a turn.
+    waiting: Waiting,
 }
 
 /// Runs one session over `channel` until it ends. Answers why it ended.
 pub async fn run_session(context: SessionContext, role: Role, channel: Channel) -> Closed {
     let Channel { sender, mut receiver, counters, fingerprint } = channel;
     context.report.connected(counters, fingerprint);
+    keep_dropping(&context.database.inner);
     let report = Arc::clone(&context.report);
     let outbox = Arc::<Outbox>::default();
     let (answers, mut incoming_answers) = mpsc::unbounded_channel();
@@ -116,8 +194,13 @@ pub async fn run_session(context: SessionContext, role: Role, channel: Channel) 
     let mut writing = true;
     let closed = {
         let mut session = pin!(async {
-            match Driver::start(context, role, Arc::clone(&outbox), answers).await {
-                Ok(driver) => driver.run(&mut receiver, &mut incoming_answers, &mut head, &mut stop).await,
+            // Both in boxes: a session lives much longer than its start, and a future holds what moves through it more
+            // than once.
+            match Box::pin(Driver::start(context, role, Arc::clone(&outbox), answers)).await {
+                Ok((driver, mut orders)) => {
+                    let wakers = (&mut head, &mut stop, &mut orders);
+                    driver.run(&mut receiver, &mut incoming_answers, wakers).await
+                }
                 Err(closed) => closed,
             }
         });
@@ -137,7 +220,7 @@ pub async fn run_session(context: SessionContext, role: Role, channel: Channel) 
         })
         .await
     };
-    outbox.closed.store(true, Ordering::Relaxed);
+    outbox.close();
     if writing {
         // It sends what is left and closes.
         let _ = tokio::time::timeout(Duration::from_secs(2), writer).await;
@@ -146,96 +229,99 @@ pub async fn run_session(context: SessionContext, role: Role, channel: Channel) 
     closed
 }
 
-/// Frames on their way from a session to its writer. Nobody is woken: the two are polled one after the other.
-#[derive(Default)]
-struct Outbox {
-    frames: Mutex<VecDeque<Frame>>,
-    closed: AtomicBool,
-}
-
-impl Outbox {
-    fn push(&self, frame: Frame) {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner).push_back(frame);
-    }
-
-    fn pop(&self) -> Option<Frame> {
-        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        let frame = frames.pop_front();
-        if frames.is_empty() {
-            // An idle connection keeps nothing.
-            *frames = VecDeque::new();
-        }
-        frame
-    }
-
-    /// The next frame; `None` when none will come.
-    fn poll_pop(&self) -> Poll<Option<Frame>> {
-        match self.pop() {
-            Some(frame) => Poll::Ready(Some(frame)),
-            None if self.closed.load(Ordering::Relaxed) => Poll::Ready(None),
-            None => Poll::Pending,
-        }
-    }
-}
-
-async fn write_frames(mut sender: FrameSender, outbox: Arc<Outbox>) -> Result<(), SendError> {
-    while let Some(frame) = poll_fn(|_| outbox.poll_pop()).await {
-        let mut next = Some(frame);
-        while let Some(frame) = next {
-            sender.send(&frame.parts()).await?;
-            next = outbox.pop();
-        }
-        sender.flush().await?;
-    }
-    sender.close().await
-}
-
 impl Driver {
     async fn start(
         context: SessionContext,
         role: Role,
         outbox: Arc<Outbox>,
         answers: mpsc::UnboundedSender<Answer>,
-    ) -> Result<Self, Closed> {
-        let (session, admit) = match role {
-            Role::Client { direction, compression } => {
+    ) -> Result<(Box<Self>, Orders), Closed> {
+        let (mut removals, mut told, mut release, mut timed) = (None, None, None, None);
+        let (session, admit, renew, orders) = match role {
+            Role::Client(mut ask) => {
                 let (database, link) = (context.database.clone(), Arc::clone(&context.link));
-                let local = blocking(move || introduce(&database, &link, direction, compression)).await;
-                let local = local.map_err(|error| Closed::Here(CloseCode::Internal, error.to_string()))?;
-                (Session::client(local, 0), None)
+                removals = Some(ask.removals);
+                let releases = ask.release;
+                let (mut token, later) = (ask.token.take(), ask.later.take());
+                let local = blocking(move || introduce(&database, &link, ask)).await;
+                let (mut local, over_time) =
+                    local.map_err(|error| Closed::Here(CloseCode::Internal, error.to_string()))?;
+                told = Some(Arc::clone(&local.view));
+                timed = over_time;
+                release = releases.then(|| Arc::clone(&local.view));
+                local.token = token.as_mut().and_then(|token| token.borrow_and_update().clone());
+                (Session::client(local, 0), None, None, Orders::Client(token, later))
             }
-            Role::Server { admit } => (Session::server(0), Some(admit)),
+            Role::Server { admit, guard: None } => (Session::server(0), Some(admit), None, Orders::Never),
+            Role::Server { admit, guard: Some(Guard { renew, verdict }) } => {
+                (Session::server(0), Some(admit), Some(renew), Orders::Verdicts(verdict))
+            }
         };
-        let is_client = admit.is_none();
-        Ok(Self {
+        let generation = context.database.store().seal_generation();
+        let mut driver = Box::new(Self {
             session,
             context,
             admit,
+            renew,
             started: Instant::now(),
             wake: None,
             looked_at: None,
             paced_until: None,
             outbox,
             answers,
+            gate: None,
+            shown: None,
+            told,
             source: None,
+            removals,
+            release,
+            timed,
+            asks: 0,
+            noted: 0,
+            refusals_told: 0,
+            decider: None,
             closed: None,
-            admitted: is_client,
-        })
+            admitted: false,
+            generation,
+            place: None,
+            bonds: Vec::new(),
+            seat: None,
+            waiting: Waiting::default(),
+        });
+        driver.on_keyring();
+        Ok((driver, orders))
+    }
+
+    /// The keyring is another one than before. A session whose peer has names in another form starts anew.
+    fn on_keyring(&mut self) {
+        let store = self.context.database.store();
+        let keyring = store.keyring();
+        if store.seal_generation() != self.generation {
+            self.closed = Some(Closed::Here(CloseCode::GoingAway, "the keys have changed".to_owned()));
+        }
+        self.feed(Input::Keyring(keyring));
+    }
+
+    fn extend_keyring(&mut self, statements: &[Arc<[u8]>]) {
+        match self.context.database.store().extend_keyring(statements) {
+            Ok(()) => self.on_keyring(),
+            Err(error) => self.feed(Input::ApplyFailed(CloseCode::Refused, error.to_string())),
+        }
     }
 
     async fn run(
-        mut self,
+        mut self: Box<Self>,
         receiver: &mut FrameReceiver,
         answers: &mut mpsc::UnboundedReceiver<Answer>,
-        head: &mut watch::Receiver<Seq>,
-        stop: &mut watch::Receiver<bool>,
+        (head, stop, orders): (&mut watch::Receiver<Seq>, &mut watch::Receiver<bool>, &mut Orders),
     ) -> Closed {
         let opening_ends = TokioInstant::now() + Duration::from_millis(limits::HANDSHAKE_MS);
         let mut alarm = pin!(sleep_until(opening_ends));
+        let mut keyring = self.context.database.watch_keyring();
+        let mut freed = self.context.turn.freed();
         loop {
             self.carry_out();
-            if self.admitted && self.admit.is_some() {
-                self.admit = None;
+            if take(&mut self.admitted) {
                 receiver.admit();
             }
             if let Some(closed) = self.closed.take() {
@@ -243,7 +329,8 @@ impl Driver {
             }
             let opening = !self.context.report.is_open();
             let wake = if opening { Some(opening_ends) } else { self.wake };
-            let wake = [wake, self.paced_until].into_iter().flatten().min();
+            let look = self.timed.as_ref().and_then(Timed::due);
+            let wake = [wake, self.paced_until, look, self.waiting.until()].into_iter().flatten().min();
             // Every message moves the wake-up; the alarm is moved only forward, and then again when it rings early.
             if let Some(wake) = wake
                 && (wake < alarm.deadline() || alarm.is_elapsed())
@@ -254,30 +341,37 @@ impl Driver {
                 frame = receiver.recv() => match frame {
                     Ok(Some(frame)) => self.feed(Input::Frame(frame)),
                     Ok(None) => return Closed::ByPeer(CloseCode::GoingAway, "the connection was closed".to_owned()),
-                    Err(error) => return Closed::ByPeer(CloseCode::GoingAway, error.to_string()),
+                    Err(error) => return self.broken_off(&error),
                 },
                 Some(answer) = answers.recv() => self.on_answers(answer, answers),
-                Ok(()) = head.changed(), if self.paced_until.is_none() => {
+                seq = advanced(head, &mut self.place), if self.paced_until.is_none() => {
                     self.looked_at = Some(TokioInstant::now());
-                    let seq = *head.borrow_and_update();
                     self.feed(Input::FeedAdvanced(seq));
+                }
+                Ok(()) = keyring.changed() => {
+                    keyring.mark_unchanged();
+                    self.on_keyring();
                 }
                 Ok(()) = stop.changed() => {
                     if *stop.borrow_and_update() {
                         self.feed(Input::Shutdown);
                     }
                 }
+                order = orders.next() => match order {
+                    Order::Input(input) => self.feed(input),
+                    Order::Ask(ask) => self.ask_anew(ask),
+                },
+                () = turns::freed(&mut freed), if self.waiting.until().is_some() => self.take_turn(),
                 () = alarm.as_mut(), if wake.is_some() => {
                     let now = TokioInstant::now();
                     if opening && opening_ends <= now {
-                        return Closed::Silent;
+                        return self.never_opened();
                     }
-                    if self.paced_until.is_some_and(|until| until <= now) {
-                        self.looked_at = None;
-                    }
+                    self.on_alarm(now);
                     if !opening && self.wake.is_some_and(|wake| wake <= now) {
                         self.wake = None;
-                        self.feed(Input::Tick);
+                        let arriving = receiver.take_arriving();
+                        self.feed(if arriving { Input::Arriving } else { Input::Tick });
                     }
                 }
             }
@@ -296,13 +390,39 @@ impl Driver {
         while let Some(answer) = next {
             match answer {
                 Answer::Applied => applied += 1,
-                Answer::Input(input) => self.feed(*input),
+                // Of what was asked for meanwhile only the last counts.
+                Answer::Ask(asked) => {
+                    let (number, local, timed) = *asked;
+                    if number == self.asks {
+                        self.told = Some(Arc::clone(&local.view));
+                        self.timed = timed;
+                        self.release = self.release.take().map(|_| Arc::clone(&local.view));
+                        self.feed(Input::Reconfigure(Box::new(local)));
+                    }
+                }
+                Answer::Input(input) => {
+                    if let Input::Refusals(refusals, _) = &*input {
+                        self.refusals_told = self.refusals_told.max(refusals.last());
+                    }
+                    self.feed(*input);
+                }
+                Answer::Looked(looked) => self.on_looked(*looked),
+                Answer::Admitted(decision) => {
+                    let decision = (*decision).map(|Admitted { admission, gate, rebind }| {
+                        self.gate = gate;
+                        self.timed = rebind.map(|bind| Timed::new(bind, &admission.view));
+                        self.shown = Some(Arc::clone(&admission.view));
+                        self.admitted = true;
+                        admission
+                    });
+                    self.feed(Input::Admitted(decision));
+                }
                 Answer::Peer(peer) => {
                     if let Some(source) = &mut self.source {
                         source.peer_no = peer.peer_no;
                     }
                     self.context.report.knows_peer(peer.peer_no);
-                    self.feed(Input::Peer(peer));
+                    self.feed(Input::Peer(*peer));
                 }
             }
             next = answers.try_recv().ok();
@@ -316,21 +436,37 @@ impl Driver {
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Send(frame) => self.outbox.push(frame),
-                Output::Admit(hello) => self.decide(hello),
-                Output::Peer(replica) => self.look_up(replica),
-                Output::Read { after, max_bytes } => self.read(after, max_bytes),
-                Output::ReadWanted(ids) => {
-                    let store = self.context.database.store().clone();
-                    let read = blocking(move || store.records_in_full(&ids));
-                    self.answer(read, |batch| Input::Feed(Arc::new(batch)));
+                Output::Admit(hello) => self.decide(*hello),
+                Output::Token(token) => self.renew(token),
+                Output::Peer(query) => self.look_up(query),
+                output @ (Output::Read { .. } | Output::ReadWanted(..)) => self.read_in_turn(output),
+                Output::ReadBirths(ids) => self.ask(move |store| store.births(&ids), Input::Held),
+                Output::ReadUnshown(held, lens) => {
+                    let work = move |store: &Store| store.unshown(&held, &lens);
+                    self.ask(work, |batch| Input::Unshown(Arc::new(batch)));
                 }
-                Output::BuildReconcileSet => {
-                    let store = self.context.database.store().clone();
-                    let list = blocking(move || store.reconcile_set());
-                    self.answer(list, |set| Input::ReconcileSet(Box::new(set)));
+                Output::ViewSettled(view) => {
+                    self.note(move |store, source| store.shown_only(&source.link, source.replica, &view))
                 }
+                Output::BuildReconcileSet(lens) => {
+                    let work = move |store: &Store| store.reconcile_set(&lens);
+                    self.ask(work, |set| Input::ReconcileSet(Box::new(set)));
+                }
+                Output::Together(bonds) => self.bonds = bonds,
                 Output::Apply(incoming) => self.apply(incoming),
-                Output::Opened(opened) => self.context.report.opened(opened),
+                Output::ReadRefusals { after } => self.read_refusals(after),
+                Output::ForgetRefusals(upto) => self.forget_refusals(upto),
+                Output::TakeRefusals(refusals) => self.take_refusals(refusals),
+                Output::ExtendKeyring(statements) => self.extend_keyring(&statements),
+                Output::KeyringAgreed(head) => {
+                    if let Err(error) = self.context.database.store().keyring_agreed(&head) {
+                        tracing::warn!(%error, "noting how far the keyring is agreed on failed");
+                    }
+                }
+                Output::Opened(opened) => {
+                    self.take_seat(&opened);
+                    self.context.report.opened(opened);
+                }
                 Output::WakeAt(ms) => {
                     self.wake = Some(TokioInstant::from_std(self.started + Duration::from_millis(ms)));
                 }
@@ -338,113 +474,16 @@ impl Driver {
             }
         }
         let status = self.session.status();
+        if status.pushed_all && status.pushed > self.noted {
+            self.on_pushed_all(status.pushed);
+        }
         self.paced_until = self.pace(&status);
-        self.context.report.progress(status);
-    }
-
-    fn read(&mut self, after: Seq, max_bytes: usize) {
-        let database = self.context.database.clone();
-        match database.inner.feeds.at_hand(after, max_bytes) {
-            Some(Ok(batch)) => self.feed(Input::Feed(batch)),
-            Some(Err(error)) => drop(self.answers.send(failed(&ApplyError::from(&error)))),
-            None => {
-                self.answer(async move { database.inner.feeds.get(after, max_bytes).await }, |batch| {
-                    Input::Feed(batch)
-                });
-            }
-        }
-    }
-
-    /// When to look at the feed again. What a burst of commits writes is sent together: while the peer has not
-    /// acknowledged what came before, or a moment after it if more has come meanwhile (J. Nagle, RFC 896, with a
-    /// limit). A lone commit is sent at once, and so is everything once much is under way.
-    fn pace(&self, status: &SessionStatus) -> Option<TokioInstant> {
-        let looked_at = self.looked_at?;
-        let pause = match status.in_flight_bytes {
-            0 if self.context.database.store().head() <= status.head => return None,
-            0 => limits::FEED_BURST_MS,
-            1..=limits::PACED_BYTES => limits::FEED_PACE_MS,
-            _ => return None,
-        };
-        Some(looked_at + Duration::from_millis(pause))
-    }
-
-    fn decide(&mut self, hello: Hello) {
-        self.admitted = true;
-        let Some(admit) = &self.admit else { return };
-        let (decision, answers) = (admit(hello), self.answers.clone());
-        tokio::spawn(async move {
-            let _ = answers.send(Answer::Input(Box::new(Input::Admitted(decision.await))));
-        });
-    }
-
-    fn look_up(&mut self, replica: ReplicaId) {
-        let (store, link) = (self.context.database.store().clone(), Arc::clone(&self.context.link));
-        self.source = Some(Source::new(Arc::clone(&link), replica, 0));
-        let answers = self.answers.clone();
-        tokio::spawn(async move {
-            let found = blocking(move || store.peer(&link, replica)).await;
-            let answer = match found {
-                Ok((peer_no, checkpoint)) => Answer::Peer(PeerReplica { peer_no, checkpoint }),
-                Err(error) => failed(&ApplyError::from(&error)),
-            };
-            let _ = answers.send(answer);
-        });
-    }
-
-    fn apply(&mut self, incoming: Incoming) {
-        let Some(source) = self.source.clone() else { return };
-        match self.context.database.store().check(source, incoming) {
-            Ok(batch) => {
-                let answers = self.answers.clone();
-                let report = move |result: Result<(), ApplyError>| {
-                    let answer = match result {
-                        Ok(()) => Answer::Applied,
-                        Err(error) => failed(&error),
-                    };
-                    let _ = answers.send(answer);
-                };
-                self.context.database.inner.applier.submit(batch, Box::new(report));
-            }
-            Err(error) => drop(self.answers.send(failed(&ApplyError::from(&error)))),
-        }
-    }
-
-    /// Sends what a piece of work answers back to the session.
-    fn answer<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T, blazedb_store::StoreError>> + Send + 'static,
-        input: impl FnOnce(T) -> Input + Send + 'static,
-    ) {
-        let answers = self.answers.clone();
-        tokio::spawn(async move {
-            let answer = match work.await {
-                Ok(value) => Answer::Input(Box::new(input(value))),
-                Err(error) => failed(&ApplyError::from(&error)),
-            };
-            let _ = answers.send(answer);
-        });
+        self.context.turn.note(&status);
+        let lags = &self.context.database.inner.lags;
+        self.context.report.progress(status, |us| lags.add(us));
     }
 }
 
 fn failed(error: &ApplyError) -> Answer {
     Answer::Input(Box::new(Input::ApplyFailed(error.code, error.message.clone())))
-}
-
-fn introduce(
-    database: &Database,
-    link: &str,
-    direction: Direction,
-    compression: bool,
-) -> Result<blazedb_core::session::LocalReplica, blazedb_store::StoreError> {
-    let store = database.store();
-    Ok(blazedb_core::session::LocalReplica {
-        replica: store.replica(),
-        head: store.head(),
-        empty: store.is_empty()?,
-        direction,
-        compression,
-        checkpoint: store.link_checkpoint(link)?,
-        now_ms: store.now_ms(),
-    })
 }

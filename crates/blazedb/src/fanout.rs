@@ -1,135 +1,72 @@
-//! One encoding for many subscribers.
-//!
-//! Sessions that stand at the same place of the feed get the same batch: the first one has it read and encoded,
-//! the others share it.
+//! One encoding for many subscribers, and what waits for it.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
 use blazedb_core::feed::{FeedBatch, Seq};
-use blazedb_store::{Store, StoreError};
+use blazedb_core::view::Lens;
+use blazedb_store::{FeedCache, Store, StoreError};
 
-/// Long batches that are remembered while somebody still uses them.
-const REMEMBERED: usize = 16;
-/// Short batches that are kept for subscribers that come a little later: how many, and their size together, in
-/// bytes. No stretch of a burst is encoded twice as long as its subscribers lag by less than this.
-const KEPT: usize = 256;
-const KEPT_BYTES: usize = 128 << 10;
 /// A stretch of the feed no longer than this is read where it is asked for: handing it to another thread would
 /// take longer than reading it.
-const SHORT_STRETCH: Seq = 64;
+pub(crate) const SHORT_STRETCH: Seq = 64;
 
-#[derive(Default)]
-struct Recent {
-    long: Vec<Weak<FeedBatch>>,
-    kept: VecDeque<Arc<FeedBatch>>,
-    kept_bytes: usize,
-}
-
-/// The recent batches of one database.
-pub(crate) struct FeedCache {
+/// The feed of one database, as its sessions read it.
+pub(crate) struct SharedFeed {
     store: Store,
-    recent: Mutex<Recent>,
+    cache: Arc<FeedCache>,
     /// Held while a batch is being read, so that those who want the same one wait for it.
     reading: tokio::sync::Mutex<()>,
-    encoded: AtomicU64,
 }
 
-impl FeedCache {
+impl SharedFeed {
     pub(crate) fn new(store: Store) -> Self {
-        Self {
-            store,
-            recent: Mutex::default(),
-            reading: tokio::sync::Mutex::default(),
-            encoded: AtomicU64::new(0),
-        }
+        let cache = Arc::new(FeedCache::new(store.clone()));
+        Self { store, cache, reading: tokio::sync::Mutex::default() }
     }
 
     /// The feed behind `after`, if somebody has read it already or it is short and can be read right now.
-    pub(crate) fn at_hand(&self, after: Seq, max_bytes: usize) -> Option<Result<Arc<FeedBatch>, StoreError>> {
-        if let Some(batch) = self.find(after) {
-            return Some(Ok(batch));
+    pub(crate) fn at_hand(
+        &self,
+        after: Seq,
+        max_bytes: usize,
+        lens: &Arc<Lens>,
+    ) -> Option<Result<Arc<FeedBatch>, StoreError>> {
+        if let Some(found) = self.cache.find(after, lens).transpose() {
+            return Some(found);
         }
         if self.store.head().saturating_sub(after) > SHORT_STRETCH {
             return None;
         }
         let _turn = self.reading.try_lock().ok()?;
-        let found = self.find(after);
-        Some(found.map_or_else(|| self.read(after, max_bytes), Ok))
+        let found = self.cache.find(after, lens).transpose();
+        Some(found.unwrap_or_else(|| self.cache.read(after, max_bytes, lens)))
     }
 
     /// The feed behind `after`.
-    pub(crate) async fn get(&self, after: Seq, max_bytes: usize) -> Result<Arc<FeedBatch>, StoreError> {
-        if let Some(batch) = self.find(after) {
+    pub(crate) async fn get(
+        &self,
+        after: Seq,
+        max_bytes: usize,
+        lens: &Arc<Lens>,
+    ) -> Result<Arc<FeedBatch>, StoreError> {
+        if let Some(batch) = self.cache.find(after, lens)? {
             return Ok(batch);
         }
         let _turn = self.reading.lock().await;
-        if let Some(batch) = self.find(after) {
+        if let Some(batch) = self.cache.find(after, lens)? {
             return Ok(batch);
         }
-        let store = self.store.clone();
-        let batch = blocking(move || store.feed(after, max_bytes)).await?;
-        Ok(self.take_in(batch))
-    }
-
-    fn read(&self, after: Seq, max_bytes: usize) -> Result<Arc<FeedBatch>, StoreError> {
-        Ok(self.take_in(self.store.feed(after, max_bytes)?))
-    }
-
-    fn take_in(&self, batch: FeedBatch) -> Arc<FeedBatch> {
-        let batch = Arc::new(batch);
-        self.encoded.fetch_add(1, Ordering::Relaxed);
-        self.remember(&batch);
-        batch
+        let (cache, through) = (Arc::clone(&self.cache), Arc::clone(lens));
+        blocking(move || cache.read(after, max_bytes, &through)).await
     }
 
     pub(crate) fn encoded(&self) -> u64 {
-        self.encoded.load(Ordering::Relaxed)
+        self.cache.encoded()
     }
 
     pub(crate) fn clear(&self) {
-        *self.recent() = Recent::default();
+        self.cache.clear();
     }
-
-    fn recent(&self) -> MutexGuard<'_, Recent> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn find(&self, after: Seq) -> Option<Arc<FeedBatch>> {
-        let recent = self.recent();
-        // The newest are asked for most.
-        let kept = recent.kept.iter().rev().find(|batch| batch.after == after).cloned();
-        let long = || recent.long.iter().filter_map(Weak::upgrade).find(|batch| batch.after == after);
-        // A batch that ended where the feed ended then is of no use once the feed goes on, if it was empty.
-        let found = kept.or_else(long).filter(|found| found.upto > after)?;
-        // Nor is one that was made for readers who had more than those who stand here now.
-        (found.known <= self.store.known_at(after)).then_some(found)
-    }
-
-    fn remember(&self, batch: &Arc<FeedBatch>) {
-        let bytes = size(batch);
-        let mut recent = self.recent();
-        if bytes > KEPT_BYTES {
-            recent.long.retain(|old| old.strong_count() > 0);
-            if recent.long.len() >= REMEMBERED {
-                recent.long.remove(0);
-            }
-            recent.long.push(Arc::downgrade(batch));
-            return;
-        }
-        recent.kept_bytes += bytes;
-        recent.kept.push_back(Arc::clone(batch));
-        while recent.kept.len() > KEPT || recent.kept_bytes > KEPT_BYTES {
-            let Some(old) = recent.kept.pop_front() else { return };
-            recent.kept_bytes -= size(&old);
-        }
-    }
-}
-
-/// What a batch takes, about, in bytes: its changes, its names, and perhaps the same compressed.
-fn size(batch: &FeedBatch) -> usize {
-    256 + 2 * batch.data.len() + 64 * (batch.names.fields.len() + batch.names.writers.len())
 }
 
 /// Runs `work` where it may block.

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use blazedb_core::feed::Seq;
 use blazedb_core::{Filter, Record, RecordId};
-use blazedb_store::{Query, StoreError};
+use blazedb_store::{FeedReader, Query, StoreError};
 use tokio::sync::watch;
 
 use crate::database::Database;
@@ -31,6 +31,7 @@ pub struct LiveQuery {
     filter: Option<Filter>,
     head: watch::Receiver<Seq>,
     cursor: Seq,
+    followed: FeedReader,
     members: HashSet<RecordId>,
     ready: VecDeque<LiveEvent>,
 }
@@ -41,12 +42,13 @@ impl LiveQuery {
         let mut members = HashSet::new();
         let mut ready = VecDeque::new();
         let query = Query { filter: filter.clone(), ..Query::default() };
+        let followed = database.store().follow(database.store().head());
         let cursor = database.store().query_at(&query, |record| {
             members.insert(record.id);
             ready.push_back(LiveEvent::Added(record));
             true
         })?;
-        Ok(Self { database, filter, head, cursor, members, ready })
+        Ok(Self { database, filter, head, cursor, followed, members, ready })
     }
 
     /// The next difference; waits for one. `None` once the database is closed.
@@ -103,5 +105,6 @@ impl LiveQuery {
             };
             self.ready.push_back(event);
         }
+        self.followed.passed(self.cursor);
     }
 }

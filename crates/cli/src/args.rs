@@ -4,15 +4,26 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::apply::ApplyArgs;
 use crate::commands::bench::BenchArgs;
 use crate::commands::bulk::{ExportArgs, ImportArgs, ReplayArgs};
 use crate::commands::care::{BackupArgs, PasswdArgs, RestoreArgs, VerifyArgs};
 use crate::commands::conflicts::ConflictsArgs;
 use crate::commands::demo::DemoArgs;
+use crate::commands::groups::{AggregateArgs, DeleteAllArgs, NearestArgs, SearchArgs, UpdateAllArgs};
 use crate::commands::init::InitArgs;
+use crate::commands::join::JoinArgs;
+use crate::commands::key::KeyArgs;
 use crate::commands::node::{StatusArgs, SyncArgs, UpArgs};
 use crate::commands::query::{QueryArgs, WatchArgs};
 use crate::commands::record::{DeleteArgs, GetArgs, InsertArgs, UpdateArgs};
+use crate::commands::rejected::RejectedArgs;
+use crate::commands::simulate::SimulateArgs;
+use crate::commands::token::TokenArgs;
+use crate::commands::top::TopArgs;
+use crate::commands::topology::{ExplainArgs, TopologyArgs};
+use crate::commands::transact::TransactArgs;
+use crate::commands::trust::TrustArgs;
 
 /// BlazeDB: an embedded, encrypted, local-first document database with a sync topology engine
 #[derive(Parser, Debug)]
@@ -27,7 +38,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not reached in time, \
-                          4 refused by access rules, 5 damaged file or wrong password";
+                          4 refused by authentication or access rules, 5 damaged file or wrong password";
 
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
@@ -62,6 +73,8 @@ pub enum Command {
     Init(InitArgs),
     /// Run the node until SIGTERM or ^C
     Up(UpArgs),
+    /// Give the running node the changed topology file, and show what that does
+    Apply(ApplyArgs),
     /// Sync every link once, until it is caught up both ways
     Sync(SyncArgs),
     /// Insert a record and print its id
@@ -72,10 +85,9 @@ pub enum Command {
     Update(UpdateArgs),
     /// Delete a record
     Delete(DeleteArgs),
-    /// Print the records that match, one JSON object a line
-    Query(QueryArgs),
-    /// Print what changes among the records that match, as it happens
-    Watch(WatchArgs),
+    /// Questions about records, and changes of many.
+    #[command(flatten)]
+    Many(ManyCommand),
     /// Insert the records of a file
     Import(ImportArgs),
     /// Print every record as NDJSON, ordered by id
@@ -84,6 +96,12 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Show databases and links: mode, pattern, state, pending changes, lag, last error
     Status(StatusArgs),
+    /// Show the graph of nodes, databases and links as it is now
+    Topology(TopologyArgs),
+    /// Say why a record is here or on another node, or why it is not
+    Explain(ExplainArgs),
+    /// Watch databases and links in the terminal
+    Top(TopArgs),
     /// Check a database's file
     Verify(VerifyArgs),
     /// Copy a database into a file while it is in use
@@ -94,14 +112,72 @@ pub enum Command {
     Passwd(PasswdArgs),
     /// Show what lost a conflict
     Conflicts(ConflictsArgs),
+    /// Show what an authority refused, write it again or forget it
+    Rejected(RejectedArgs),
+    /// Manage who may read a database that the hub can't read
+    Key(KeyArgs),
+    /// Issue, show and revoke tokens; invite devices and accept invitations
+    Token(TokenArgs),
+    /// Accept a remote node's new key on purpose
+    Trust(TrustArgs),
     /// Measure this machine with the built-in workloads
     Bench(BenchArgs),
+    /// Run the topology file in the simulator, with everything that can go wrong
+    Simulate(SimulateArgs),
     /// A node of a benchmark, in a process of its own
     #[command(name = "bench-node", hide = true)]
     BenchNode,
 }
 
+/// The commands that ask about records, or change many of them.
+#[derive(Subcommand, Debug)]
+pub enum ManyCommand {
+    /// Print the records that match, one JSON object a line
+    Query(QueryArgs),
+    /// Print what changes among the records that match, as it happens
+    Watch(WatchArgs),
+    /// Make the edits of a file, in any databases, all or none
+    Transact(TransactArgs),
+    /// Print the records of two databases that belong together
+    Join(JoinArgs),
+    /// Count and measure the records that match, in groups
+    Aggregate(AggregateArgs),
+    /// Print the records that have certain words, the best first
+    Search(SearchArgs),
+    /// Print the records whose vector is nearest to a given one
+    Nearest(NearestArgs),
+    /// Change every record that matches
+    UpdateAll(UpdateAllArgs),
+    /// Delete every record that matches
+    DeleteAll(DeleteAllArgs),
+}
+
+impl ManyCommand {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Query(_) => "query",
+            Self::Watch(_) => "watch",
+            Self::Transact(_) => "transact",
+            Self::Join(_) => "join",
+            Self::Aggregate(_) => "aggregate",
+            Self::Search(_) => "search",
+            Self::Nearest(_) => "nearest",
+            Self::UpdateAll(_) => "update-all",
+            Self::DeleteAll(_) => "delete-all",
+        }
+    }
+}
+
 impl Command {
+    /// Whether what it is to do stands in a file.
+    #[must_use]
+    pub const fn reads_file(&self) -> bool {
+        matches!(
+            self,
+            Self::Import(_) | Self::Replay(_) | Self::Token(_) | Self::Many(ManyCommand::Transact(_))
+        )
+    }
+
     /// The command's word.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -109,23 +185,31 @@ impl Command {
             Self::Demo(_) => "demo",
             Self::Init(_) => "init",
             Self::Up(_) => "up",
+            Self::Apply(_) => "apply",
             Self::Sync(_) => "sync",
             Self::Insert(_) => "insert",
             Self::Get(_) => "get",
             Self::Update(_) => "update",
             Self::Delete(_) => "delete",
-            Self::Query(_) => "query",
-            Self::Watch(_) => "watch",
+            Self::Many(command) => command.name(),
             Self::Import(_) => "import",
             Self::Export(_) => "export",
             Self::Replay(_) => "replay",
             Self::Status(_) => "status",
+            Self::Topology(_) => "topology",
+            Self::Explain(_) => "explain",
+            Self::Top(_) => "top",
             Self::Verify(_) => "verify",
             Self::Backup(_) => "backup",
             Self::Restore(_) => "restore",
             Self::Passwd(_) => "passwd",
             Self::Conflicts(_) => "conflicts",
+            Self::Rejected(_) => "rejected",
+            Self::Key(_) => "key",
+            Self::Token(_) => "token",
+            Self::Trust(_) => "trust",
             Self::Bench(_) => "bench",
+            Self::Simulate(_) => "simulate",
             Self::BenchNode => "bench-node",
         }
     }

@@ -41,14 +41,20 @@ enum Way {
     Own(Router, Arc<Node>),
 }
 
-/// Opens a node; waits a moment for a short command that works on one of its files just now.
+/// Opens a node with all databases or those in `only`; waits a moment for a short command that works on one of its files
+/// just now.
 ///
 /// # Errors
 /// Those of [`Node::open`].
-pub async fn open_when_free(spec: &TopologySpec, file: &Path, mode: OpenMode) -> Result<Node, CliError> {
+pub async fn open_when_free(
+    spec: &TopologySpec,
+    file: &Path,
+    mode: OpenMode,
+    only: Option<&[String]>,
+) -> Result<Node, CliError> {
     let gives_up = Instant::now() + WAIT_FOR_LOCK;
     loop {
-        match Node::open(spec.clone(), file, mode, None).await {
+        match Node::open(spec.clone(), file, mode, only).await {
             Ok(node) => return Ok(node),
             Err(error) => {
                 let error = CliError::from(error);
@@ -213,6 +219,16 @@ impl From<CliError> for Failure {
 }
 
 impl Failure {
+    /// The error that ends a body, if this line is one. A group's line may begin with a field of that name too.
+    fn within(line: &[u8]) -> Option<Self> {
+        if !line.starts_with(b"{\"error\":") {
+            return None;
+        }
+        let json: Json = serde_json::from_slice(line).ok()?;
+        let is_one = json.as_object()?.len() == 1 && json["error"]["code"].is_string();
+        (is_one && json["error"]["message"].is_string()).then(|| Self::read(line))
+    }
+
     fn read(body: &[u8]) -> Self {
         let Ok(json) = serde_json::from_slice::<Json>(body) else {
             let text = String::from_utf8_lossy(body);
@@ -260,8 +276,8 @@ impl Reply {
             for piece in data.split_inclusive(|byte| *byte == b'\n') {
                 rest.extend_from_slice(piece);
                 if rest.ends_with(b"\n") {
-                    if rest.starts_with(b"{\"error\":") {
-                        return Err(Failure::read(&rest).error);
+                    if let Some(failure) = Failure::within(&rest) {
+                        return Err(failure.error);
                     }
                     line(&rest)?;
                     rest.clear();

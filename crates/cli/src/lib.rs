@@ -14,6 +14,7 @@ pub mod commands;
 mod demo;
 pub mod load;
 pub mod output;
+pub mod render;
 mod usage;
 
 use std::ffi::OsString;
@@ -30,15 +31,17 @@ pub use output::{CliError, ErrorCode, Output};
 #[must_use]
 pub fn run(args: Vec<OsString>) -> ExitCode {
     let json = usage::asks_for_json(&args);
-    let (result, json) = match Cli::try_parse_from(args) {
-        Ok(cli) => (run_command(&cli), cli.global.json),
-        Err(error) => (usage::answer(&error, json), json),
+    let (result, json, reads_file) = match Cli::try_parse_from(args) {
+        Ok(cli) => (run_command(&cli), cli.global.json, cli.command.reads_file()),
+        Err(error) => (usage::answer(&error, json), json, false),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::report(&error, json);
-            ExitCode::from(error.code.exit())
+            // The arguments were right: what the file holds is not.
+            let in_file = reads_file && error.code == ErrorCode::Invalid;
+            ExitCode::from(if in_file { ErrorCode::Failed } else { error.code }.exit())
         }
     }
 }

@@ -2,11 +2,8 @@
 
 use std::path::Path;
 
-use blazedb_core::Filter;
-use blazedb_core::topology::{
-    DatabaseName, DatabaseSpec, FilterTextError, FilterUse, ParseContext, PasswordRule, SpecErrorKind,
-    TopologySpec, parse,
-};
+use blazedb_core::topology::{DatabaseName, DatabaseSpec, PasswordRule, TopologySpec};
+use blazedb_hub::api::read_topology;
 
 use crate::args::GlobalArgs;
 use crate::output::{CliError, ErrorCode};
@@ -16,17 +13,7 @@ use crate::output::{CliError, ErrorCode};
 /// # Errors
 /// As [`load_topology`].
 pub fn load(global: &GlobalArgs) -> Result<TopologySpec, CliError> {
-    load_topology(&global.file, PasswordRule::Optional, &check_filter)
-}
-
-fn check_filter(text: &str, used: FilterUse) -> Result<(), FilterTextError> {
-    let parsed = match used {
-        FilterUse::Policy => Filter::parse(text),
-        _ => Filter::parse_rule(text),
-    };
-    parsed
-        .map(drop)
-        .map_err(|error| FilterTextError { column: error.column, message: error.kind.to_string() })
+    load_topology(&global.file, PasswordRule::Optional)
 }
 
 /// A database's entry.
@@ -46,23 +33,18 @@ pub fn entry<'s>(spec: &'s TopologySpec, db: &DatabaseName) -> Result<&'s Databa
 ///
 /// # Errors
 /// [`ErrorCode::Config`] if the file is missing, can't be read or is wrong; the message begins with the place.
-pub fn load_topology(
-    file: &Path,
-    passwords: PasswordRule,
-    check_filter: &dyn Fn(&str, FilterUse) -> Result<(), FilterTextError>,
-) -> Result<TopologySpec, CliError> {
-    let shown = file.display();
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        CliError::new(ErrorCode::Config, format!("{shown}: {error}"))
+pub fn load_topology(file: &Path, passwords: PasswordRule) -> Result<TopologySpec, CliError> {
+    Ok(read_topology(&topology_text(file)?, &file.display().to_string(), passwords)?)
+}
+
+/// The text of a topology file.
+///
+/// # Errors
+/// [`ErrorCode::Config`] if it is missing or can't be read.
+pub fn topology_text(file: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(file).map_err(|error| {
+        CliError::new(ErrorCode::Config, format!("{}: {error}", file.display()))
             .with_hint("`blazedb init` writes a topology file; -f FILE or BLAZEDB_FILE names another one")
-    })?;
-    let env = |name: &str| std::env::var(name).ok();
-    parse(&text, &ParseContext { env: &env, check_filter, passwords }).map_err(|error| {
-        let failure = CliError::new(ErrorCode::Config, format!("{shown}:{error}"));
-        match error.kind {
-            SpecErrorKind::EnvMissing(name) => failure.with_hint(format!("export {name}=...")),
-            _ => failure,
-        }
     })
 }
 
@@ -74,7 +56,7 @@ mod tests {
     fn a_wrong_file_is_a_configuration_error_with_its_place() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("t.toml");
-        let load = || load_topology(&file, PasswordRule::Required, &|_, _| Ok(())).unwrap_err();
+        let load = || load_topology(&file, PasswordRule::Required).unwrap_err();
         let missing = load();
         assert_eq!(missing.code, ErrorCode::Config);
         assert!(missing.hint.unwrap().contains("blazedb init"));

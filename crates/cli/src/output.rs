@@ -97,14 +97,8 @@ impl ErrorCode {
     pub const fn exit(self) -> u8 {
         match self {
             Self::BrokenPipe => 0,
-            Self::Failed
-            | Self::NotFound
-            | Self::Conflict
-            | Self::Invalid
-            | Self::Io
-            | Self::Locked
-            | Self::Unavailable => 1,
-            Self::Usage | Self::Config => 2,
+            Self::Failed | Self::NotFound | Self::Conflict | Self::Io | Self::Locked | Self::Unavailable => 1,
+            Self::Usage | Self::Config | Self::Invalid => 2,
             Self::Unreachable | Self::Timeout => 3,
             Self::Unauthenticated | Self::Forbidden => 4,
             Self::Damaged | Self::WrongPassword => 5,

@@ -7,30 +7,7 @@ mod common;
 mod tests {
     use std::path::Path;
 
-    use crate::common::{Place, Running};
-
-    fn hub(dir: &Path, serve: &str, databases: &[&str]) -> (Place, Running, String) {
-        let mut topology =
-            "listen = '127.0.0.1:0'\nadmin = '127.0.0.1:0'\n[auth]\nanonymous = true\n".to_owned();
-        for db in databases {
-            topology += &format!(
-                "[databases.{db}]\nplaintext = true\nserve = '{serve}'\n[databases.{db}.access]\npublic = true\n"
-            );
-        }
-        let hub = Place::new(dir, "hub", &topology);
-        let (node, ready) = hub.up();
-        let address = ready.split("listen=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
-        (hub, node, address)
-    }
-
-    fn device(dir: &Path, name: &str, address: &str, mode: &str, databases: &[&str]) -> Place {
-        let entry = |db: &&str| {
-            format!(
-                "[databases.{db}]\nplaintext = true\npattern = 'hub-and-spoke'\nhub = 'ws://{address}'\nmode = '{mode}'\n"
-            )
-        };
-        Place::new(dir, name, &databases.iter().map(entry).collect::<String>())
-    }
+    use crate::common::{Place, device, hub};
 
     #[test]
     fn devices_converge_through_a_hub() {
@@ -69,7 +46,9 @@ mod tests {
             one.ok(&["sync", "--timeout", "20"]);
             assert_eq!(one.ok(&["export", "bugs"]), hub.ok(&["export", "bugs"]));
         }
-        assert!(one.ok(&["status"]).contains("idle"));
+        // A checkpoint may be on its way just now.
+        let idle = |_: &usize| one.ok(&["status"]).contains("idle");
+        assert!((0..50).any(|turn| idle(&turn)), "{}", one.ok(&["status"]));
     }
 
     #[test]

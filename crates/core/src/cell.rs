@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use crate::blazebinary::OwnedValue;
 use crate::id::ReplicaId;
 use crate::limits::MAX_REPLACED;
+use crate::seal::Sealed;
 use crate::stamp::{Hlc, Stamp};
 
 /// A field's content together with its history.
@@ -38,6 +39,26 @@ pub enum Content {
     Counter(Counter),
     /// An add-wins set.
     Set(Set),
+    /// Any of these, sealed with a key that this replica may not have.
+    Sealed(Sealed),
+}
+
+impl Content {
+    /// Whether two contents of cells of one stamp say the same, as far as that can be told without keys.
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sealed(mine), Self::Sealed(theirs)) => mine.agrees(theirs),
+            (Self::Sealed(Sealed::Write { .. }), Self::Absent | Self::Register(_))
+            | (Self::Absent | Self::Register(_), Self::Sealed(Sealed::Write { .. })) => true,
+            _ => self == other,
+        }
+    }
+
+    /// Whether the field is known to have no value.
+    #[must_use]
+    pub const fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent | Self::Sealed(Sealed::Write { absent: true, .. }))
+    }
 }
 
 /// A PN counter: how much each replica has added and taken away.
@@ -47,6 +68,8 @@ pub struct Counter {
     pub base: Option<Stamp>,
     /// Added and subtracted amounts by replica. Both only grow.
     pub tallies: BTreeMap<ReplicaId, (u64, u64)>,
+    /// The newest operation seen of each replica: what the tallies come from.
+    pub seen: BTreeMap<ReplicaId, Hlc>,
 }
 
 /// An add-wins set (optimised OR-set): which additions of an element are alive, and which were ever seen.
@@ -64,16 +87,17 @@ impl Counter {
     /// A counter that was assigned `value` by the write `stamp`.
     #[must_use]
     pub fn assigned(value: i64, stamp: Stamp) -> Self {
-        let mut counter = Self { base: Some(stamp), tallies: BTreeMap::new() };
-        counter.add(stamp.writer, value);
+        let mut counter = Self { base: Some(stamp), ..Self::default() };
+        counter.add(stamp, value);
         counter
     }
 
-    /// Adds `amount` on behalf of `writer`.
-    pub fn add(&mut self, writer: ReplicaId, amount: i64) {
-        let (up, down) = self.tallies.entry(writer).or_default();
+    /// Adds `amount`, as the operation `stamp`.
+    pub fn add(&mut self, stamp: Stamp, amount: i64) {
+        let (up, down) = self.tallies.entry(stamp.writer).or_default();
         let side = if amount >= 0 { up } else { down };
         *side = side.saturating_add(amount.unsigned_abs());
+        raise(&mut self.seen, stamp.writer, stamp.time);
     }
 
     /// The visible sum, saturating at the ends of `i64`.
@@ -89,6 +113,7 @@ impl Counter {
             mine.0 = mine.0.max(*up);
             mine.1 = mine.1.max(*down);
         }
+        other.seen.iter().for_each(|(writer, time)| raise(&mut self.seen, *writer, *time));
     }
 }
 
@@ -114,8 +139,7 @@ impl Set {
         for element in add {
             self.elements.insert(element, BTreeMap::from([(stamp.writer, stamp.time)]));
         }
-        let seen = self.seen.entry(stamp.writer).or_default();
-        *seen = stamp.time.max(*seen);
+        raise(&mut self.seen, stamp.writer, stamp.time);
     }
 
     fn has_seen(&self, writer: &ReplicaId, time: Hlc) -> bool {
@@ -152,11 +176,13 @@ impl Set {
             }
         }
         self.elements = joined;
-        for (writer, time) in &other.seen {
-            let seen = self.seen.entry(*writer).or_default();
-            *seen = (*time).max(*seen);
-        }
+        other.seen.iter().for_each(|(writer, time)| raise(&mut self.seen, *writer, *time));
     }
+}
+
+fn raise(seen: &mut BTreeMap<ReplicaId, Hlc>, writer: ReplicaId, time: Hlc) {
+    let newest = seen.entry(writer).or_default();
+    *newest = time.max(*newest);
 }
 
 /// What a join did to the local cell.
@@ -199,12 +225,18 @@ impl Cell {
         self.rank().0 >= Some(floor)
     }
 
+    /// Which of two cells replaces the other as a whole; equal if their contents are joined.
+    pub(crate) fn order(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank().cmp(&other.rank())
+    }
+
     /// Where the content stands in the order of whole replacements.
     fn rank(&self) -> (Option<Stamp>, u8) {
         match &self.content {
             Content::Counter(counter) => (counter.base, 1),
             Content::Set(set) => (set.base, 2),
             Content::Absent | Content::Register(_) => (Some(self.stamp), 0),
+            Content::Sealed(sealed) => sealed.rank(self.stamp),
         }
     }
 
@@ -227,6 +259,15 @@ impl Cell {
         match (&mut self.content, &other.content) {
             (Content::Counter(mine), Content::Counter(theirs)) => mine.join(theirs),
             (Content::Set(mine), Content::Set(theirs)) => mine.join(theirs),
+            (Content::Sealed(mine), Content::Sealed(theirs)) => {
+                let better = mine.join(theirs);
+                if matches!(mine, Sealed::Write { .. }) {
+                    return self.adopt_form(better.then_some(other));
+                }
+            }
+            // Whoever seals a field has it sealed everywhere.
+            (_, Content::Sealed(Sealed::Write { .. })) => return self.adopt_form(Some(other)),
+            (mine, Content::Sealed(_)) => *mine = other.content.clone(),
             // One stamp is one write: the contents are the same.
             _ => return Joined::Kept,
         }
@@ -245,6 +286,16 @@ impl Cell {
         } else {
             Joined::Mixed
         }
+    }
+}
+
+impl Cell {
+    /// Takes the other form of the same write, if there is one to take.
+    fn adopt_form(&mut self, other: Option<&Self>) -> Joined {
+        let Some(other) = other else { return Joined::Kept };
+        self.replaced.clone_from(&other.replaced);
+        self.content.clone_from(&other.content);
+        Joined::Adopted
     }
 }
 

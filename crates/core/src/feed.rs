@@ -3,9 +3,11 @@
 //! A batch is encoded once and shared by every session that reads the same part of the feed in the same view;
 //! only what a subscriber itself brought is left out for that one.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use crate::blazebinary::FieldNo;
+use crate::bond::Bond;
 use crate::id::ReplicaId;
 
 /// A position in a replica's feed. The first change has 1.
@@ -23,13 +25,36 @@ pub struct Names {
     pub writers: Vec<(u32, ReplicaId)>,
 }
 
+/// Which readers of a batch an entry is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audience {
+    /// Everybody.
+    Everybody,
+    /// Everybody but this peer, which is known to hold all of it (0: nobody is).
+    AllBut(PeerNo),
+    /// This peer alone.
+    Only(PeerNo),
+}
+
 /// One encoded change in a [`FeedBatch`].
 #[derive(Clone, Copy, Debug)]
 pub struct FeedEntry {
     /// Where it ends in [`FeedBatch::data`].
     pub end: u32,
-    /// The peer that is known to hold all of it.
-    pub origin: PeerNo,
+    /// Whom it is for.
+    pub audience: Audience,
+}
+
+impl FeedEntry {
+    /// Whether the entry is for this peer (0: one that was never met).
+    #[must_use]
+    pub fn is_for(&self, peer: PeerNo) -> bool {
+        match self.audience {
+            Audience::Everybody => true,
+            Audience::AllBut(origin) => peer == 0 || origin != peer,
+            Audience::Only(origin) => peer != 0 && origin == peer,
+        }
+    }
 }
 
 /// A stretch of a feed, encoded.
@@ -41,18 +66,25 @@ pub struct FeedBatch {
     pub upto: Seq,
     /// It is for readers who have every cell up to here; 0 if records are in it whole.
     pub known: Seq,
+    /// Where the feed ended when this was read.
+    pub snapshot: Seq,
+    /// How many rows it was made of, shown or not.
+    pub rows: u64,
     /// The encoded entries, back to back.
     pub data: Vec<u8>,
     /// Where each entry ends and whose it is.
     pub entries: Vec<FeedEntry>,
     /// What the numbers in `data` stand for.
     pub names: Names,
+    /// What the stretch belongs together with.
+    pub bonds: Vec<Bond>,
     compressed: OnceLock<Option<Vec<u8>>>,
 }
 
 /// Smaller payloads are not worth compressing, in bytes.
 const COMPRESS_FROM: usize = 512;
-const ZSTD_LEVEL: i32 = 3;
+/// The fastest of the usual levels: a first sync is bound by processors, and a higher level gains a few bytes in a hundred.
+const ZSTD_LEVEL: i32 = 1;
 
 impl FeedBatch {
     /// An empty stretch.
@@ -61,10 +93,24 @@ impl FeedBatch {
         Self { after, upto, ..Self::default() }
     }
 
+    /// The same stretch with its entries in another form.
+    #[must_use]
+    pub fn with(&self, data: Vec<u8>, entries: Vec<FeedEntry>, names: Names) -> Self {
+        let Self { after, upto, known, snapshot, rows, .. } = *self;
+        let bonds = self.bonds.clone();
+        Self { after, upto, known, snapshot, rows, data, entries, names, bonds, compressed: OnceLock::new() }
+    }
+
+    /// Whether nothing was behind it when it was read.
+    #[must_use]
+    pub const fn is_to_the_end(&self) -> bool {
+        self.upto >= self.snapshot
+    }
+
     /// Whether every entry may go to the peer `peer`.
     #[must_use]
     pub fn is_all_for(&self, peer: PeerNo) -> bool {
-        peer == 0 || self.entries.iter().all(|entry| entry.origin != peer)
+        self.entries.iter().all(|entry| entry.is_for(peer))
     }
 
     /// The entries that the peer `peer` does not have yet, copied together.
@@ -74,7 +120,7 @@ impl FeedBatch {
         let mut data = Vec::new();
         for entry in &self.entries {
             let end = entry.end as usize;
-            if entry.origin != peer {
+            if entry.is_for(peer) {
                 data.extend_from_slice(self.data.get(start..end).unwrap_or_default());
             }
             start = end;
@@ -126,6 +172,29 @@ impl PeerNames {
     #[must_use]
     pub fn writer(&self, number: u32) -> Option<ReplicaId> {
         *self.writers.get(number as usize)?
+    }
+
+    /// Other names for the fields; the writers stay.
+    #[must_use]
+    pub fn with_fields(&self, fields: impl Iterator<Item = (FieldNo, Arc<str>)>) -> Self {
+        let mut names = Self { fields: Vec::new(), writers: self.writers.clone() };
+        for (number, name) in fields {
+            let at = number as usize;
+            if names.fields.len() <= at {
+                names.fields.resize_with(at + 1, || None);
+            }
+            if let Some(slot) = names.fields.get_mut(at) {
+                *slot = Some(name);
+            }
+        }
+        names
+    }
+
+    /// The number of every writer.
+    #[must_use]
+    pub fn writer_numbers(&self) -> BTreeMap<ReplicaId, u32> {
+        let numbered = (0..).zip(&self.writers);
+        numbered.filter_map(|(number, writer)| writer.map(|writer| (writer, number))).collect()
     }
 
     /// Takes note of names. Answers false if a number is out of bounds or stood for something else before.

@@ -7,6 +7,8 @@
 //! Invariant: a history that says *uniform* describes exactly this: alive from one insert, never deleted,
 //! every field of the body a register written by that insert.
 
+mod sealed;
+
 use std::collections::BTreeMap;
 
 use crate::blazebinary::varint::{Reader, write_varint, write_zigzag};
@@ -18,19 +20,30 @@ use crate::feed::Seq;
 use crate::id::ReplicaId;
 use crate::limits::{MAX_CELL_WRITERS, MAX_DELETION_SEEN, MAX_FIELDS, MAX_REPLACED};
 use crate::merge::{Life, RecordState, Seen, Tombstone};
+use crate::seal::{Mergeable, Sealed};
 use crate::stamp::{Hlc, Stamp};
 use crate::value::Value;
+use crate::view::RemovalReason;
 
 const UNIFORM: u8 = 1;
 const BORN: u8 = 2;
 const DEAD: u8 = 4;
 const AFTER: u8 = 8;
 const DEAD_SEEN: u8 = 16;
-const ALL_FLAGS: u8 = 31;
+const SEALED: u8 = 64;
+const ALL_FLAGS: u8 = 31 | SEALED;
+/// Stands alone, in place of a history: the record is taken from the reader. A reason follows.
+const REMOVAL: u8 = 32;
 
-const KIND: u8 = 3;
 const HAS_REPLACED: u8 = 4;
 const HAS_BASE: u8 = 8;
+/// A counter that says when its writers last counted; those of the first files don't.
+const TIMED: u8 = 16;
+const SEALED_KIND: u8 = 32;
+const ALL_KINDS: u8 = 63;
+const TIMED_COUNTER: u8 = 2 | TIMED;
+const SEALED_COUNTER: u8 = 2 | SEALED_KIND;
+const SEALED_SET: u8 = 3 | SEALED_KIND;
 
 /// What times are relative to: 2024-01-01T00:00:00Z.
 const TIME_BASE: Hlc = Hlc::new(1_704_067_200_000, 0);
@@ -57,6 +70,8 @@ pub struct HistoryReader<'a> {
 pub struct HistoryHead {
     /// See the module's invariant.
     pub uniform: bool,
+    /// Sealed values follow.
+    pub sealed: bool,
     /// Born and dead.
     pub life: Life,
 }
@@ -65,7 +80,14 @@ impl HistoryHead {
     /// The insert of a record that nothing has happened to since.
     #[must_use]
     pub const fn inserted(stamp: Stamp) -> Self {
-        Self { uniform: true, life: Life { after: None, born: Some(stamp), dead: None } }
+        Self { uniform: true, sealed: false, life: Life { after: None, born: Some(stamp), dead: None } }
+    }
+}
+
+/// Marks a written head as followed by sealed values, or not.
+pub(crate) fn mark_sealed(head: &mut [u8], sealed: bool) {
+    if let Some(flags) = head.first_mut() {
+        *flags = if sealed { *flags | SEALED } else { *flags & !SEALED };
     }
 }
 
@@ -80,7 +102,8 @@ impl HistoryWriter<'_> {
                 | flag(born.is_some(), BORN)
                 | flag(dead.is_some(), DEAD)
                 | flag(after.is_some(), AFTER)
-                | flag(!seen.is_empty(), DEAD_SEEN),
+                | flag(!seen.is_empty(), DEAD_SEEN)
+                | flag(head.sealed, SEALED),
         );
         [born, dead.map(|dead| dead.stamp), after]
             .into_iter()
@@ -93,16 +116,26 @@ impl HistoryWriter<'_> {
 
     /// Writes the history of `state` as far as `include` takes its cells.
     pub fn state(&mut self, state: &RecordState, include: impl Fn(&Cell) -> bool, out: &mut Vec<u8>) {
-        let uniform = is_uniform(state) && state.cells.iter().all(|(_, cell)| include(cell));
-        let uniform = uniform && self.row_seq.is_none_or(|row| state.cells.iter().all(|(_, c)| c.seq == row));
-        self.head(&HistoryHead { uniform, life: state.life }, out);
+        let included: Vec<(FieldNo, &Cell)> =
+            state.cells.iter().filter(|(_, cell)| include(cell)).map(|(no, cell)| (*no, cell)).collect();
+        let sealed = sealed::groups_of(&included);
+        let uniform = included.len() == state.cells.len()
+            && is_uniform(state)
+            && sealed::fit_uniform(&sealed)
+            && self.row_seq.is_none_or(|row| included.iter().all(|(_, cell)| cell.seq == row));
+        let is_sealed = !sealed.is_empty();
+        self.head(&HistoryHead { uniform, sealed: is_sealed, life: state.life }, out);
         if uniform {
+            sealed.iter().for_each(|(group, _)| self.uniform_group(group, out));
             return;
         }
         let mut groups: BTreeMap<(Stamp, Seq), Vec<(FieldNo, &Cell)>> = BTreeMap::new();
-        for (field, cell) in state.cells.iter().filter(|(_, cell)| include(cell)) {
+        for (field, cell) in included {
+            if matches!(cell.content, Content::Sealed(Sealed::Write { .. })) {
+                continue;
+            }
             let seq = if self.row_seq.is_some() { cell.seq } else { 0 };
-            groups.entry((cell.stamp, seq)).or_default().push((*field, cell));
+            groups.entry((cell.stamp, seq)).or_default().push((field, cell));
         }
         write_varint(groups.len() as u64, out);
         for ((stamp, seq), cells) in groups {
@@ -115,6 +148,9 @@ impl HistoryWriter<'_> {
                 write_varint(u64::from(field), out);
                 self.cell(cell, out);
             }
+        }
+        if is_sealed {
+            self.groups(&sealed, out);
         }
     }
 
@@ -132,8 +168,14 @@ impl HistoryWriter<'_> {
         let (kind, base) = match &cell.content {
             Content::Register(_) => (0, None),
             Content::Absent => (1, None),
-            Content::Counter(counter) => (2, counter.base),
+            Content::Counter(counter) => (2 | TIMED, counter.base),
             Content::Set(set) => (3, set.base),
+            // A sealed write is written with its group.
+            Content::Sealed(Sealed::Write { .. }) => (1, None),
+            Content::Sealed(Sealed::Mergeable(sealed)) => {
+                let kind = if sealed.kind == Mergeable::Counter { 2 } else { 3 };
+                (kind | SEALED_KIND, sealed.base)
+            }
         };
         let replaced = if cell.replaced.is_empty() { 0 } else { HAS_REPLACED };
         out.push(kind | replaced | if base.is_some() { HAS_BASE } else { 0 });
@@ -144,7 +186,8 @@ impl HistoryWriter<'_> {
             self.stamp(base, out);
         }
         match &cell.content {
-            Content::Register(_) | Content::Absent => {}
+            Content::Register(_) | Content::Absent | Content::Sealed(Sealed::Write { .. }) => {}
+            Content::Sealed(Sealed::Mergeable(sealed)) => self.versions(&sealed.versions, out),
             Content::Counter(counter) => {
                 write_varint(counter.tallies.len() as u64, out);
                 for (writer, (up, down)) in &counter.tallies {
@@ -152,6 +195,7 @@ impl HistoryWriter<'_> {
                     write_varint(*up, out);
                     write_varint(*down, out);
                 }
+                self.times(&counter.seen, out);
             }
             Content::Set(set) => {
                 set.elements.values().for_each(|dots| self.times(dots, out));
@@ -168,10 +212,34 @@ impl HistoryWriter<'_> {
     }
 }
 
+/// What stands in place of a history where a record is taken from its reader.
+#[must_use]
+pub const fn removal(reason: RemovalReason) -> [u8; 2] {
+    [REMOVAL, reason.byte()]
+}
+
+/// The reason if `history` is a removal.
+///
+/// # Errors
+/// [`DecodeError`] if it starts as one and is none.
+pub fn read_removal(history: &[u8]) -> Result<Option<RemovalReason>, DecodeError> {
+    match history {
+        [REMOVAL, reason] => {
+            RemovalReason::from_byte(*reason).map(Some).ok_or(DecodeError::UnknownTag(*reason))
+        }
+        [REMOVAL, ..] => Err(DecodeError::Mismatch),
+        _ => Ok(None),
+    }
+}
+
 pub(crate) fn is_uniform(state: &RecordState) -> bool {
     let Life { after: None, born: Some(born), dead: None } = state.life else { return false };
     state.cells.iter().all(|(_, cell)| {
-        cell.stamp == born && cell.replaced.is_empty() && matches!(cell.content, Content::Register(_))
+        let written = matches!(
+            cell.content,
+            Content::Register(_) | Content::Sealed(Sealed::Write { absent: false, .. })
+        );
+        cell.stamp == born && cell.replaced.is_empty() && written
     })
 }
 
@@ -197,7 +265,7 @@ impl HistoryReader<'_> {
         let seen = if flags & DEAD_SEEN != 0 { self.newest(MAX_DELETION_SEEN, reader)? } else { Vec::new() };
         let seen = Seen::new(seen.into_iter());
         let dead = dead.map(|stamp| Tombstone { stamp, seen });
-        Ok(HistoryHead { uniform, life: Life { after, born, dead } })
+        Ok(HistoryHead { uniform, sealed: flags & SEALED != 0, life: Life { after, born, dead } })
     }
 
     /// Reads a whole history; values come from `body`. Leaves `reader` behind the history.
@@ -207,10 +275,17 @@ impl HistoryReader<'_> {
     pub fn state(&self, reader: &mut Reader<'_>, body: &[u8]) -> Result<RecordState, DecodeError> {
         let head = self.head(reader)?;
         let body = if body.is_empty() { None } else { Some(RecordView::parse(body)?) };
-        let cells = match (head.uniform, head.life.born) {
+        let mut cells = match (head.uniform, head.life.born) {
             (true, Some(born)) => self.uniform_cells(born, body.as_ref())?,
             _ => self.cells(reader, body.as_ref())?,
         };
+        if head.sealed {
+            self.sealed_cells(&head, reader, &mut cells)?;
+        }
+        cells.sort_unstable_by_key(|(field, _)| *field);
+        if cells.windows(2).any(|pair| matches!(pair, [a, b] if a.0 == b.0)) {
+            return Err(DecodeError::Mismatch);
+        }
         Ok(RecordState { life: head.life, cells })
     }
 
@@ -246,12 +321,7 @@ impl HistoryReader<'_> {
                 cells.push((field, self.cell(reader, stamp, seq, value)?));
             }
         }
-        cells.sort_unstable_by_key(|(field, _)| *field);
-        let twice = cells.windows(2).any(|pair| matches!(pair, [a, b] if a.0 == b.0));
-        if twice || with_value != body.map_or(0, RecordView::len) {
-            return Err(DecodeError::Mismatch);
-        }
-        Ok(cells)
+        if with_value != body.map_or(0, RecordView::len) { Err(DecodeError::Mismatch) } else { Ok(cells) }
     }
 
     fn cell(
@@ -262,7 +332,7 @@ impl HistoryReader<'_> {
         value: Option<RawValue<'_>>,
     ) -> Result<Cell, DecodeError> {
         let flags = reader.read_u8()?;
-        if flags > (KIND | HAS_REPLACED | HAS_BASE) {
+        if flags > ALL_KINDS {
             return Err(DecodeError::UnknownTag(flags));
         }
         let replaced =
@@ -271,11 +341,14 @@ impl HistoryReader<'_> {
             return Err(DecodeError::Mismatch);
         }
         let base = self.stamp_if(flags & HAS_BASE != 0, reader)?;
-        let content = match (flags & KIND, value) {
+        let content = match (flags & !(HAS_REPLACED | HAS_BASE), value) {
             (0, Some(value)) if base.is_none() => register(value)?,
             (1, None) if base.is_none() => Content::Absent,
-            (2, Some(value)) => Content::Counter(self.counter(reader, base, value)?),
+            (2, Some(value)) => Content::Counter(self.counter(reader, base, value, false)?),
+            (TIMED_COUNTER, Some(value)) => Content::Counter(self.counter(reader, base, value, true)?),
             (3, Some(value)) => Content::Set(self.set(reader, base, value)?),
+            (SEALED_COUNTER, None) => self.sealed_mergeable(Mergeable::Counter, base, reader)?,
+            (SEALED_SET, None) => self.sealed_mergeable(Mergeable::Set, base, reader)?,
             _ => return Err(DecodeError::UnknownTag(flags)),
         };
         Ok(Cell { stamp, replaced, seq, content })
@@ -286,6 +359,7 @@ impl HistoryReader<'_> {
         reader: &mut Reader<'_>,
         base: Option<Stamp>,
         value: RawValue<'_>,
+        timed: bool,
     ) -> Result<Counter, DecodeError> {
         let mut tallies = BTreeMap::new();
         for _ in 0..count(reader, MAX_CELL_WRITERS)? {
@@ -295,7 +369,17 @@ impl HistoryReader<'_> {
                 return Err(DecodeError::Mismatch);
             }
         }
-        let counter = Counter { base, tallies };
+        // What a writer has counted in all tells its states apart as well as a time, and is before any.
+        let untimed = |(up, down): &(u64, u64)| Hlc(up.saturating_add(*down));
+        let seen = if timed {
+            self.times(reader)?
+        } else {
+            tallies.iter().map(|(writer, tally)| (*writer, untimed(tally))).collect()
+        };
+        if !tallies.keys().eq(seen.keys()) {
+            return Err(DecodeError::Mismatch);
+        }
+        let counter = Counter { base, tallies, seen };
         let shown = matches!(value.decode()?, Value::Counter(sum) if sum == counter.value());
         if shown { Ok(counter) } else { Err(DecodeError::Mismatch) }
     }
@@ -385,7 +469,7 @@ pub fn encode_body(
     builder.clear();
     for (field, cell) in state.cells.iter().filter(|(_, cell)| include(cell)) {
         match &cell.content {
-            Content::Absent => {}
+            Content::Absent | Content::Sealed(_) => {}
             Content::Register(value) => builder.push_raw(*field, value.as_raw())?,
             Content::Counter(counter) => builder.push(*field, &Value::Counter(counter.value()))?,
             Content::Set(set) => {

@@ -6,7 +6,7 @@
 //! floor only rises, so what was dropped in one order of arrival is dropped in every order.
 
 use crate::blazebinary::FieldNo;
-use crate::cell::{Cell, Content, Joined, newest_of_writers};
+use crate::cell::{Cell, Joined, newest_of_writers};
 use crate::limits::MAX_DELETION_SEEN;
 use crate::stamp::Stamp;
 
@@ -54,10 +54,24 @@ impl Tombstone {
         Self { stamp, seen: state.seen() }
     }
 
+    /// The same deletion from the grave that was kept of it: what it had seen is not known any more. It is taken to have
+    /// seen what was written before it.
+    #[must_use]
+    pub fn raised(stamp: Stamp) -> Self {
+        Self { stamp, seen: Seen::new(std::iter::once(stamp)) }
+    }
+
+    /// Whether it was made again from a grave: no other deletion has seen itself.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.seen.iter().any(|seen| seen == self.stamp)
+    }
+
     /// Whether the write `stamp` was known to whoever deleted the record.
     #[must_use]
     pub fn has_seen(&self, stamp: Stamp) -> bool {
-        self.stamp.writer == stamp.writer || self.seen.has(stamp)
+        let earlier = stamp < self.stamp;
+        self.stamp.writer == stamp.writer || self.seen.has(stamp) || (earlier && self.is_raised())
     }
 }
 
@@ -89,6 +103,13 @@ impl Life {
     #[must_use]
     pub fn floor(&self) -> Option<Stamp> {
         self.dead.map(|dead| self.born.map_or(dead.stamp, |born| born.max(dead.stamp)))
+    }
+
+    /// Whether both say the same of the record: what a deletion had seen is no part of that.
+    #[must_use]
+    pub fn agrees(&self, other: &Self) -> bool {
+        let stamps = |life: &Self| (life.after, life.born, life.dead.map(|dead| dead.stamp));
+        stamps(self) == stamps(other)
     }
 
     fn join_same_incarnation(&mut self, other: &Self) {
@@ -123,6 +144,8 @@ pub enum ConflictKind {
     Deleted,
     /// The write was made to an incarnation that had been deleted.
     Outlived,
+    /// An authority decided for another value.
+    Decided,
 }
 
 /// A write that lost: what the conflict log keeps.
@@ -186,6 +209,21 @@ impl RecordState {
         Seen::new(life.chain(deleted).chain(cells))
     }
 
+    /// The same state with other field numbers.
+    ///
+    /// # Errors
+    /// What `number` answers for a number that it has no other for.
+    pub fn renumber<E>(self, mut number: impl FnMut(FieldNo) -> Result<FieldNo, E>) -> Result<Self, E> {
+        let mut groups = crate::seal::Renumbered::default();
+        let mut cells = Vec::with_capacity(self.cells.len());
+        for (field, mut cell) in self.cells {
+            groups.apply(&mut cell.content, &mut number)?;
+            cells.push((number(field)?, cell));
+        }
+        cells.sort_unstable_by_key(|(field, _)| *field);
+        Ok(Self { life: self.life, cells })
+    }
+
     /// Takes in `incoming`; what changes gets the local feed sequence `seq`.
     pub fn merge(&mut self, incoming: Self, seq: u64) -> MergeReport {
         let mut report = MergeReport::default();
@@ -195,7 +233,7 @@ impl RecordState {
             std::cmp::Ordering::Greater => self.adopt_new_incarnation(incoming, seq, &mut report),
             std::cmp::Ordering::Equal => {
                 self.life.join_same_incarnation(&incoming.life);
-                report.differs_from_incoming |= self.life != incoming.life;
+                report.differs_from_incoming |= !self.life.agrees(&incoming.life);
                 self.drop_below_floor(&life, &mut report);
                 self.merge_cells(incoming, seq, &mut report);
             }
@@ -207,12 +245,7 @@ impl RecordState {
     fn refuse_old_incarnation(&self, incoming: Self, report: &mut MergeReport) {
         report.differs_from_incoming = true;
         let Some(winner) = self.life.after else { return };
-        report.displaced = incoming
-            .cells
-            .into_iter()
-            .filter(|(_, cell)| cell.stamp > winner)
-            .map(|(field, cell)| Displaced { field, cell, winner, kind: ConflictKind::Outlived })
-            .collect();
+        report.displaced = outlived(incoming.cells, self, winner);
     }
 
     fn adopt_new_incarnation(&mut self, incoming: Self, seq: u64, report: &mut MergeReport) {
@@ -227,12 +260,7 @@ impl RecordState {
         report.changed = true;
         // What this replica had written after the deletion that the new incarnation follows was never seen.
         if let Some(winner) = after {
-            report.displaced = old
-                .cells
-                .into_iter()
-                .filter(|(_, cell)| cell.stamp > winner)
-                .map(|(field, cell)| Displaced { field, cell, winner, kind: ConflictKind::Outlived })
-                .collect();
+            report.displaced = outlived(old.cells, self, winner);
         }
     }
 
@@ -284,9 +312,22 @@ impl RecordState {
     }
 }
 
+/// Writes to an earlier incarnation that the one after the deletion `winner` had not seen. What is later than that
+/// deletion was not; what is earlier, only an incarnation that goes on with the values of the one before can tell: an
+/// authority's, that overruled a deletion. It is born before the deletion that it follows.
+fn outlived(cells: Vec<(FieldNo, Cell)>, now: &RecordState, winner: Stamp) -> Vec<Displaced> {
+    let goes_on = now.life.born.is_some_and(|born| born < winner);
+    let unseen = |field: FieldNo, cell: &Cell| {
+        let known = now.cell(field).filter(|now| now.has_seen(cell.stamp) || now.content == cell.content);
+        goes_on && known.is_none() && !cell.content.is_absent()
+    };
+    let lost = cells.into_iter().filter(|(field, cell)| cell.stamp > winner || unseen(*field, cell));
+    lost.map(|(field, cell)| Displaced { field, cell, winner, kind: ConflictKind::Outlived }).collect()
+}
+
 /// A write that gives way to a deletion, or to an insert after it, whose replica had not seen it.
 fn note_displaced(field: FieldNo, cell: &Cell, life: Life, report: &mut MergeReport) {
-    let Some(dead) = life.dead.filter(|_| cell.content != Content::Absent) else { return };
+    let Some(dead) = life.dead.filter(|_| !cell.content.is_absent()) else { return };
     let (winner, kind) = match life.born {
         Some(born) if life.is_alive() && cell.stamp > dead.stamp => (born, ConflictKind::Outlived),
         _ if dead.has_seen(cell.stamp) => return,
@@ -301,7 +342,7 @@ fn merge_cell(field: FieldNo, mine: &mut Cell, theirs: &Cell, seq: u64, report: 
     let joined = mine.join(theirs);
     match joined {
         Joined::Kept => {
-            if mine.stamp != theirs.stamp || mine.content != theirs.content {
+            if mine.stamp != theirs.stamp || !mine.content.agrees(&theirs.content) {
                 report.differs_from_incoming = true;
                 report.sender_is_behind.push(field);
             }
@@ -330,4 +371,4 @@ fn merge_cell(field: FieldNo, mine: &mut Cell, theirs: &Cell, seq: u64, report: 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

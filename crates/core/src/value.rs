@@ -9,6 +9,14 @@ use uuid::Uuid;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Timestamp(pub i64);
 
+impl Timestamp {
+    /// The time so many milliseconds after the Unix epoch.
+    #[must_use]
+    pub fn from_millis(millis: u64) -> Self {
+        Self(i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1_000))
+    }
+}
+
 /// The value of one field, as an application sees it.
 ///
 /// [`Value::Counter`] and [`Value::Set`] are the visible side of mergeable fields; what makes them mergeable is

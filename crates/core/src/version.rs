@@ -4,22 +4,26 @@
 //! hash covers what an application sees: it lets two replicas that were filled from the same source, and so
 //! wrote the same values at different times, find that they agree.
 
+use std::borrow::Cow;
+
 use sha2::{Digest, Sha256};
 
 use crate::cell::Content;
 use crate::id::RecordId;
 use crate::merge::RecordState;
+use crate::seal::{Mergeable, Sealed};
 use crate::stamp::Stamp;
 
 /// A reconciliation hash.
 pub type Hash = [u8; 32];
 
-/// The hash of an inserted and never changed record, from its insert alone.
-#[must_use]
-pub fn uniform_history(id: RecordId, born: Stamp) -> Hash {
+/// The hash of an inserted and never changed record, from its insert and its fields' names, sorted: part of the fields may
+/// be all that a replica was shown.
+fn uniform_history(id: RecordId, born: Stamp, names: &[&str]) -> Hash {
     let mut hasher = Sha256::new_with_prefix([b'u']);
     hasher.update(id.as_bytes());
     hash_stamp(&mut hasher, Some(born));
+    names.iter().for_each(|name| hash_text(&mut hasher, name));
     hasher.finalize().into()
 }
 
@@ -27,7 +31,9 @@ pub fn uniform_history(id: RecordId, born: Stamp) -> Hash {
 #[must_use]
 pub fn history<'n>(id: RecordId, state: &RecordState, name: impl Fn(u32) -> &'n str) -> Hash {
     if let (true, Some(born)) = (crate::history::is_uniform(state), state.life.born) {
-        return uniform_history(id, born);
+        let mut names: Vec<&str> = state.cells.iter().map(|(field, _)| name(*field)).collect();
+        names.sort_unstable();
+        return uniform_history(id, born, &names);
     }
     let mut hasher = Sha256::new_with_prefix([b'h']);
     hasher.update(id.as_bytes());
@@ -88,26 +94,22 @@ fn mergeable_hash(content: &Content) -> Option<Hash> {
     Some(hasher.finalize().into())
 }
 
+/// A counter or set is what the operations that it has seen since its base come to. So these stand for it, and
+/// whoever holds it sealed finds the same hash as whoever can read it.
 fn hash_mergeable(hasher: &mut Sha256, content: &Content) {
-    match content {
-        Content::Absent | Content::Register(_) => {}
-        Content::Counter(counter) => {
-            hash_stamp(hasher, counter.base);
-            hasher.update((counter.tallies.len() as u64).to_le_bytes());
-            for (writer, (up, down)) in &counter.tallies {
-                hasher.update(writer.as_bytes());
-                hasher.update(up.to_le_bytes());
-                hasher.update(down.to_le_bytes());
-            }
+    let (kind, base, seen) = match content {
+        Content::Absent | Content::Register(_) | Content::Sealed(Sealed::Write { .. }) => return,
+        Content::Counter(counter) => (1, counter.base, Cow::Borrowed(&counter.seen)),
+        Content::Set(set) => (2, set.base, Cow::Borrowed(&set.seen)),
+        Content::Sealed(Sealed::Mergeable(sealed)) => {
+            let kind = if sealed.kind == Mergeable::Counter { 1 } else { 2 };
+            (kind, sealed.base, Cow::Owned(sealed.seen()))
         }
-        Content::Set(set) => {
-            hash_stamp(hasher, set.base);
-            for len in [set.elements.values().map(std::collections::BTreeMap::len).sum(), set.seen.len()] {
-                hasher.update((len as u64).to_le_bytes());
-            }
-            for (writer, time) in set.elements.values().flatten().chain(&set.seen) {
-                hash_stamp(hasher, Some(Stamp::new(*time, *writer)));
-            }
-        }
+    };
+    hasher.update([kind]);
+    hash_stamp(hasher, base);
+    hasher.update((seen.len() as u64).to_le_bytes());
+    for (writer, time) in seen.iter() {
+        hash_stamp(hasher, Some(Stamp::new(*time, *writer)));
     }
 }

@@ -7,69 +7,32 @@ use std::sync::Arc;
 
 use crate::blazebinary::DecodeError;
 use crate::blazebinary::varint::{Reader, write_varint};
+use crate::bond::Bond;
 use crate::feed::{Names, Seq};
-use crate::id::ReplicaId;
-use crate::limits::{MAX_FIELD_NAME_BYTES, MAX_FIELD_NAMES, MAX_NOTICE_BYTES, MAX_WANTED, SKETCH_LEN};
+use crate::id::{RecordId, ReplicaId};
+use crate::limits::{
+    MAX_BONDS, MAX_FIELD_NAME_BYTES, MAX_FIELD_NAMES, MAX_NOTICE_BYTES, MAX_WANTED, SKETCH_LEN,
+};
+use crate::stamp::{Hlc, Stamp};
+
+pub mod ask;
+mod coded;
+mod opening;
+mod refusals;
+mod token;
+
+pub use coded::{Coded, CodedSymbol};
+pub use opening::{Direction, Hello, Welcome};
+use opening::{decode_hello, decode_welcome, encode_hello, encode_welcome};
+pub use token::{Token, TokenTextError};
+
+mod keyring;
+
+pub use keyring::KeyringMessage;
+pub use refusals::{Refusals, RefusedState, RefusedWrite};
 
 /// The version of this protocol. A peer with another one is refused by name.
 pub const PROTOCOL_VERSION: u16 = 1;
-
-/// Which way changes may go, seen from the client.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Direction {
-    /// The client's changes go to the server.
-    pub push: bool,
-    /// The server's changes come to the client.
-    pub pull: bool,
-}
-
-impl Direction {
-    /// What both allow.
-    #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        Self { push: self.push && other.push, pull: self.pull && other.pull }
-    }
-}
-
-/// What a client says first.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Hello {
-    /// The replica it speaks for.
-    pub replica: ReplicaId,
-    /// The end of its feed.
-    pub head: Seq,
-    /// It holds no record at all, not even a deleted one.
-    pub empty: bool,
-    /// What it asks for.
-    pub direction: Direction,
-    /// It understands zstd.
-    pub compression: bool,
-    /// How far it has which replica's feed on this link.
-    pub checkpoint: Option<(ReplicaId, Seq)>,
-    /// Its clock, in milliseconds since the Unix epoch.
-    pub now_ms: u64,
-}
-
-/// What a server answers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Welcome {
-    /// The replica it speaks for.
-    pub replica: ReplicaId,
-    /// The end of its feed.
-    pub head: Seq,
-    /// What it grants.
-    pub direction: Direction,
-    /// Why it grants less than was asked for; empty if it does not.
-    pub notice: String,
-    /// Changes may be compressed.
-    pub compression: bool,
-    /// The client sends its feed from behind here.
-    pub push_after: Seq,
-    /// Both compare what they hold before anything is sent.
-    pub reconcile: bool,
-    /// Its clock, in milliseconds since the Unix epoch.
-    pub now_ms: u64,
-}
 
 /// Why a session ended, for the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,22 +43,25 @@ pub enum CloseCode {
     Protocol,
     /// The peer speaks another version.
     Version,
-    /// Access is refused.
+    /// What the peer asked for is refused: by access rules or by what is served.
     Refused,
     /// A change is stamped too far in the future.
     ClockDrift,
     /// The sender failed on its own side.
     Internal,
+    /// Who the peer is was not accepted: its token is missing, refused, expired or revoked.
+    Unauthenticated,
 }
 
 impl CloseCode {
-    const ALL: [(u8, Self); 6] = [
+    const ALL: [(u8, Self); 7] = [
         (1, Self::GoingAway),
         (2, Self::Protocol),
         (3, Self::Version),
         (4, Self::Refused),
         (5, Self::ClockDrift),
         (6, Self::Internal),
+        (7, Self::Unauthenticated),
     ];
 }
 
@@ -123,6 +89,8 @@ pub enum Message {
     Welcome(Welcome),
     /// What numbers stand for; always ahead of the changes that use them.
     Names(NamesMessage),
+    /// What the next [`Message::Changes`] belongs together with.
+    Bonds(Vec<Bond>),
     /// Changes.
     Changes(Changes),
     /// So many [`Message::Changes`] of this session are durable here.
@@ -143,6 +111,8 @@ pub enum Message {
         /// Contents if true, histories if not.
         content: bool,
     },
+    /// A step of finding the difference with coded symbols.
+    Coded(Coded),
     /// A step of the `negentropy` protocol.
     Reconcile(Vec<u8>),
     /// The client lacks these; `last` ends the list.
@@ -152,8 +122,23 @@ pub enum Message {
         /// No more to come.
         last: bool,
     },
+    /// After a comparison in a restricted view: the client holds these records, and the server may not be showing them
+    /// any more. The stamps of their births prove that it does.
+    Held(Vec<(RecordId, Stamp)>),
+    /// Server: these writes of the client were refused. The next one waits until these are taken.
+    Refusals(Refusals),
+    /// Client: the refusals up to this number are durable here.
+    RefusalsTaken(u64),
     /// The session ends.
     Close(CloseCode, String),
+    /// How far the sender's keyring goes, and statements of it that the receiver lacks.
+    Keyring(KeyringMessage),
+    /// A fresh token of the client, in place of the one that it came with.
+    Token(Token),
+    /// The client asks for another configuration on the open session, at this epoch.
+    Reconfigure(u64, Hello),
+    /// The server's answer; what follows it is in this epoch.
+    Reconfigured(u64, Welcome),
 }
 
 /// Names on the wire.
@@ -190,6 +175,15 @@ mod tag {
     pub(super) const RECONCILE: u8 = 10;
     pub(super) const WANT: u8 = 11;
     pub(super) const CLOSE: u8 = 12;
+    pub(super) const KEYRING: u8 = 24;
+    pub(super) const BONDS: u8 = 25;
+    pub(super) const HELD: u8 = 20;
+    pub(super) const TOKEN: u8 = 13;
+    pub(super) const REFUSALS: u8 = 14;
+    pub(super) const REFUSALS_TAKEN: u8 = 15;
+    pub(super) const RECONFIGURE: u8 = 21;
+    pub(super) const RECONFIGURED: u8 = 22;
+    pub(super) const CODED: u8 = 40;
 }
 
 impl Changes {
@@ -224,9 +218,19 @@ impl Message {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
-            Self::Hello(hello) => encode_hello(hello, &mut out),
-            Self::Welcome(welcome) => encode_welcome(welcome, &mut out),
-            Self::Names(names) => encode_names(names, &mut out),
+            Self::Hello(hello) => {
+                out.push(tag::HELLO);
+                encode_hello(hello, &mut out);
+            }
+            Self::Welcome(welcome) => {
+                out.push(tag::WELCOME);
+                encode_welcome(welcome, &mut out);
+            }
+            Self::Names(names) => {
+                out.push(tag::NAMES);
+                encode_names(names, &mut out);
+            }
+            Self::Bonds(bonds) => encode_bonds(bonds, &mut out),
             Self::Changes(changes) => {
                 out = changes.encode_head();
                 out.extend_from_slice(&changes.data);
@@ -237,27 +241,45 @@ impl Message {
             }
             Self::Ping => out.push(tag::PING),
             Self::Pong => out.push(tag::PONG),
-            Self::Sketch { content, history } => {
-                out.push(tag::SKETCH);
-                for side in [content, history] {
-                    write_varint(side.len() as u64, &mut out);
-                    side.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
-                }
-            }
+            Self::Sketch { content, history } => encode_sketch([content, history], &mut out),
             Self::CompareBy { content } => out.extend([tag::COMPARE_BY, u8::from(*content)]),
+            Self::Coded(coded) => coded.encode(&mut out),
             Self::Reconcile(bytes) => {
                 out.push(tag::RECONCILE);
                 out.extend_from_slice(bytes);
             }
-            Self::Want { hashes, last } => {
-                out.extend([tag::WANT, u8::from(*last)]);
-                write_varint(hashes.len() as u64, &mut out);
-                hashes.iter().for_each(|hash| out.extend_from_slice(hash));
+            Self::Want { hashes, last } => encode_want(hashes, *last, &mut out),
+            Self::Held(held) => encode_held(held, &mut out),
+            Self::Refusals(refusals) => {
+                out.push(tag::REFUSALS);
+                refusals.encode(&mut out);
+            }
+            Self::RefusalsTaken(no) => {
+                out.push(tag::REFUSALS_TAKEN);
+                write_varint(*no, &mut out);
             }
             Self::Close(code, text) => {
                 out.push(tag::CLOSE);
                 out.extend(CloseCode::ALL.iter().find(|(_, c)| c == code).map(|(byte, _)| *byte));
                 write_text(&mut out, text);
+            }
+            Self::Keyring(keyring) => {
+                out.push(tag::KEYRING);
+                keyring.encode(&mut out);
+            }
+            Self::Token(token) => {
+                out.push(tag::TOKEN);
+                token.encode(&mut out);
+            }
+            Self::Reconfigure(epoch, hello) => {
+                out.push(tag::RECONFIGURE);
+                write_varint(*epoch, &mut out);
+                encode_hello(hello, &mut out);
+            }
+            Self::Reconfigured(epoch, welcome) => {
+                out.push(tag::RECONFIGURED);
+                write_varint(*epoch, &mut out);
+                encode_welcome(welcome, &mut out);
             }
         }
         out
@@ -273,6 +295,10 @@ impl Message {
             tag::HELLO => Self::Hello(decode_hello(&mut reader)?),
             tag::WELCOME => Self::Welcome(decode_welcome(&mut reader)?),
             tag::NAMES => Self::Names(decode_names(&mut reader)?),
+            tag::BONDS => {
+                let count = read_count(&mut reader, 16, MAX_BONDS)?;
+                Self::Bonds((0..count).map(|_| read_array(&mut reader).map(Bond)).collect::<Result<_, _>>()?)
+            }
             tag::CHANGES => Self::Changes(Changes::decode(&mut reader)?),
             tag::ACK => Self::Ack(reader.read_varint()?),
             tag::PING => Self::Ping,
@@ -281,8 +307,15 @@ impl Message {
                 Self::Sketch { content: read_sketch(&mut reader)?, history: read_sketch(&mut reader)? }
             }
             tag::COMPARE_BY => Self::CompareBy { content: read_bool(&mut reader)? },
+            tag::CODED => Self::Coded(Coded::decode(&mut reader)?),
             tag::RECONCILE => Self::Reconcile(reader.read_bytes(reader.remaining())?.to_vec()),
             tag::WANT => decode_want(&mut reader)?,
+            tag::HELD => {
+                let count = read_count(&mut reader, 40, MAX_WANTED)?;
+                Self::Held((0..count).map(|_| read_held(&mut reader)).collect::<Result<_, _>>()?)
+            }
+            tag::REFUSALS => Self::Refusals(Refusals::decode(&mut reader)?),
+            tag::REFUSALS_TAKEN => Self::RefusalsTaken(reader.read_varint()?),
             tag::CLOSE => {
                 let byte = reader.read_u8()?;
                 let code = CloseCode::ALL.iter().find(|(b, _)| *b == byte).map(|(_, code)| *code);
@@ -291,6 +324,10 @@ impl Message {
                     read_text(&mut reader, MAX_NOTICE_BYTES)?,
                 )
             }
+            tag::KEYRING => Self::Keyring(KeyringMessage::decode(&mut reader)?),
+            tag::TOKEN => Self::Token(Token::decode(&mut reader)?),
+            tag::RECONFIGURE => Self::Reconfigure(reader.read_varint()?, decode_hello(&mut reader)?),
+            tag::RECONFIGURED => Self::Reconfigured(reader.read_varint()?, decode_welcome(&mut reader)?),
             other => return Err(DecodeError::UnknownTag(other)),
         };
         reader.finish()?;
@@ -298,82 +335,37 @@ impl Message {
     }
 }
 
-fn encode_hello(hello: &Hello, out: &mut Vec<u8>) {
-    out.push(tag::HELLO);
-    write_varint(u64::from(PROTOCOL_VERSION), out);
-    out.extend_from_slice(hello.replica.as_bytes());
-    write_varint(hello.head, out);
-    out.push(
-        direction_bits(hello.direction)
-            | u8::from(hello.empty) << 2
-            | u8::from(hello.compression) << 3
-            | u8::from(hello.checkpoint.is_some()) << 4,
-    );
-    if let Some((replica, seq)) = hello.checkpoint {
-        out.extend_from_slice(replica.as_bytes());
-        write_varint(seq, out);
+fn encode_sketch(sides: [&Vec<u64>; 2], out: &mut Vec<u8>) {
+    out.push(tag::SKETCH);
+    for side in sides {
+        write_varint(side.len() as u64, out);
+        side.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
     }
-    write_varint(hello.now_ms, out);
 }
 
-fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, DecodeError> {
-    check_version(reader)?;
-    let replica = read_replica(reader)?;
-    let head = reader.read_varint()?;
-    let flags = reader.read_u8()?;
-    if flags >= 1 << 5 {
-        return Err(DecodeError::UnknownTag(flags));
-    }
-    let checkpoint =
-        if flags & 16 != 0 { Some((read_replica(reader)?, reader.read_varint()?)) } else { None };
-    Ok(Hello {
-        replica,
-        head,
-        empty: flags & 4 != 0,
-        direction: direction_of(flags),
-        compression: flags & 8 != 0,
-        checkpoint,
-        now_ms: reader.read_varint()?,
-    })
+fn encode_want(hashes: &[[u8; 32]], last: bool, out: &mut Vec<u8>) {
+    out.extend([tag::WANT, u8::from(last)]);
+    write_varint(hashes.len() as u64, out);
+    hashes.iter().for_each(|hash| out.extend_from_slice(hash));
 }
 
-fn encode_welcome(welcome: &Welcome, out: &mut Vec<u8>) {
-    out.push(tag::WELCOME);
-    write_varint(u64::from(PROTOCOL_VERSION), out);
-    out.extend_from_slice(welcome.replica.as_bytes());
-    write_varint(welcome.head, out);
-    out.push(
-        direction_bits(welcome.direction)
-            | u8::from(welcome.reconcile) << 2
-            | u8::from(welcome.compression) << 3,
-    );
-    write_text(out, &welcome.notice);
-    write_varint(welcome.push_after, out);
-    write_varint(welcome.now_ms, out);
+fn encode_bonds(bonds: &[Bond], out: &mut Vec<u8>) {
+    out.push(tag::BONDS);
+    write_varint(bonds.len() as u64, out);
+    bonds.iter().for_each(|bond| out.extend_from_slice(&bond.0));
 }
 
-fn decode_welcome(reader: &mut Reader<'_>) -> Result<Welcome, DecodeError> {
-    check_version(reader)?;
-    let replica = read_replica(reader)?;
-    let head = reader.read_varint()?;
-    let flags = reader.read_u8()?;
-    if flags >= 1 << 4 {
-        return Err(DecodeError::UnknownTag(flags));
+fn encode_held(held: &[(RecordId, Stamp)], out: &mut Vec<u8>) {
+    out.push(tag::HELD);
+    write_varint(held.len() as u64, out);
+    for (id, born) in held {
+        out.extend_from_slice(id.as_bytes());
+        out.extend_from_slice(&born.time.0.to_le_bytes());
+        out.extend_from_slice(born.writer.as_bytes());
     }
-    Ok(Welcome {
-        replica,
-        head,
-        direction: direction_of(flags),
-        reconcile: flags & 4 != 0,
-        compression: flags & 8 != 0,
-        notice: read_text(reader, MAX_NOTICE_BYTES)?,
-        push_after: reader.read_varint()?,
-        now_ms: reader.read_varint()?,
-    })
 }
 
 fn encode_names(names: &NamesMessage, out: &mut Vec<u8>) {
-    out.push(tag::NAMES);
     write_varint(names.fields.len() as u64, out);
     for (number, name) in &names.fields {
         write_varint(u64::from(*number), out);
@@ -405,19 +397,10 @@ fn decode_want(reader: &mut Reader<'_>) -> Result<Message, DecodeError> {
     Ok(Message::Want { hashes, last })
 }
 
-const fn direction_bits(direction: Direction) -> u8 {
-    direction.push as u8 | (direction.pull as u8) << 1
-}
-
-const fn direction_of(flags: u8) -> Direction {
-    Direction { push: flags & 1 != 0, pull: flags & 2 != 0 }
-}
-
-fn check_version(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    match reader.read_varint()? {
-        version if version == u64::from(PROTOCOL_VERSION) => Ok(()),
-        version => Err(DecodeError::Version(version)),
-    }
+fn read_held(reader: &mut Reader<'_>) -> Result<(RecordId, Stamp), DecodeError> {
+    let id = RecordId::from_bytes(read_array(reader)?);
+    let time = Hlc(u64::from_le_bytes(read_array(reader)?));
+    Ok((id, Stamp::new(time, read_replica(reader)?)))
 }
 
 fn read_sketch(reader: &mut Reader<'_>) -> Result<Vec<u64>, DecodeError> {

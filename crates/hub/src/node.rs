@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use blazedb::{
-    Database, DatabaseNode, Durability, Fingerprint, Identity, KnownNodes, LinkId, LinkStatus, Password,
-    RemoteNode, StoreError, StoreOptions, SyncPolicy, Topology, TopologyError,
+    AccessRules, Database, DatabaseNode, Dispute, Durability, Identity, KnownNodes, LinkId, LinkStatus,
+    Password, Resolution, StoreError, StoreOptions, Topology, TopologyError,
 };
-use blazedb_core::topology::{self, DatabaseSpec, LinkTarget, PasswordSource, ServeMode, TopologySpec};
+use blazedb_core::topology::{
+    self, AccessSpec, Actual, FileSpec, LinkSpec, PasswordSource, PlanError, Resolver, ServeMode, SyncSpec,
+    TopologySpec,
+};
 use blazedb_transport::tls::{TlsError, acceptor_from_files};
 use blazedb_transport::{FingerprintError, IdentityError, PinError};
 
+use crate::auth::{AuthError, Authenticator, Inviter};
 use crate::listener::{Listener, ListenerOptions, Served};
+use crate::terms::{found_terms, terms};
 
 /// A node can't be set up or started.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +65,15 @@ pub enum NodeError {
         /// What is wrong.
         problem: String,
     },
+    /// The specification can't be put to work.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// The certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// `[auth]` can't be put to work.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// An address can't be listened on.
     #[error("{address}: can't listen: {error}")]
     Listen {
@@ -81,6 +92,9 @@ pub enum NodeError {
     },
 }
 
+/// The token of a node that names no other `token_file`, among its own files.
+pub const TOKEN_FILE: &str = "token.jwt";
+
 /// What a node does once its databases are open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OpenMode {
@@ -94,11 +108,24 @@ pub enum OpenMode {
 
 /// A running node.
 pub struct Node {
-    spec: TopologySpec,
+    file: PathBuf,
     data: PathBuf,
     topology: Topology,
-    databases: BTreeMap<String, (DatabaseNode, Database)>,
     listener: Option<Listener>,
+    state: RwLock<State>,
+    /// Held by whoever changes what the node runs.
+    pub(crate) applying: tokio::sync::Mutex<()>,
+}
+
+/// What a node runs; it may change while it does.
+pub(crate) struct State {
+    /// What was declared last.
+    pub(crate) spec: Arc<TopologySpec>,
+    /// What there is of it.
+    pub(crate) actual: Actual,
+    pub(crate) databases: BTreeMap<String, (DatabaseNode, Database)>,
+    /// Links by the database's name and their place there.
+    pub(crate) links: Vec<(String, LinkSpec, LinkId)>,
 }
 
 impl Node {
@@ -128,24 +155,57 @@ impl Node {
         let base = topology_file.parent().unwrap_or(Path::new(".")).to_owned();
         let data = Self::data_dir(&spec, topology_file);
         std::fs::create_dir_all(&data).map_err(|error| NodeError::Data { path: data.clone(), error })?;
-        let identity = Identity::load_or_create(&data.join("identity.key"))?;
+        let identity = Identity::load_or_create(&data.join("identity.key"))?.named(&spec.node.name);
         let known = KnownNodes::open(&data.join("known_nodes"))?;
         let topology = Topology::with_known_nodes(identity, known);
-        let mut node = Self { data, topology, databases: BTreeMap::new(), listener: None, spec };
-        node.open_databases(&base, only).await?;
+        let topology = match &spec.node.token_file {
+            Some(file) => topology.with_token_file(base.join(file), true),
+            None => topology.with_token_file(data.join(TOKEN_FILE), false),
+        };
+        let actual = Actual::of(&spec)?;
+        let (databases, links) = (BTreeMap::new(), Vec::new());
+        let only = only.map(|only| with_relations(&spec, only));
+        let state = RwLock::new(State { spec: Arc::new(spec), actual, databases, links });
+        let file = topology_file.to_owned();
+        let applying = tokio::sync::Mutex::default();
+        let mut node = Self { file, data, topology, listener: None, state, applying };
+        node.open_databases(&base, only.as_deref()).await?;
+        node.relate()?;
         if mode == OpenMode::Serve {
             node.listen(&base).await?;
         }
         if mode != OpenMode::FilesOnly {
             node.link().await?;
         }
+        if mode == OpenMode::Serve {
+            node.announce()?;
+        }
         Ok(node)
     }
 
     /// What was declared.
     #[must_use]
-    pub const fn spec(&self) -> &TopologySpec {
-        &self.spec
+    pub fn spec(&self) -> Arc<TopologySpec> {
+        Arc::clone(&self.state().spec)
+    }
+
+    /// The topology file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// What paths in the topology file are relative to.
+    pub(crate) fn base(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new("."))
+    }
+
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The directory of this node's files.
@@ -168,13 +228,15 @@ impl Node {
 
     /// An open database.
     #[must_use]
-    pub fn database(&self, name: &str) -> Option<&Database> {
-        self.databases.get(name).map(|(_, database)| database)
+    pub fn database(&self, name: &str) -> Option<Database> {
+        self.state().databases.get(name).map(|(_, database)| database.clone())
     }
 
     /// Every open database by name.
-    pub fn databases(&self) -> impl Iterator<Item = (&str, &Database)> {
-        self.databases.iter().map(|(name, (_, database))| (name.as_str(), database))
+    #[must_use]
+    pub fn databases(&self) -> Vec<(String, Database)> {
+        let state = self.state();
+        state.databases.iter().map(|(name, (_, database))| (name.clone(), database.clone())).collect()
     }
 
     /// Every link as it is now.
@@ -196,109 +258,194 @@ impl Node {
         self.topology.shutdown().await;
     }
 
-    async fn open_databases(&mut self, base: &Path, only: Option<&[String]>) -> Result<(), NodeError> {
-        let wanted: Vec<(String, DatabaseSpec)> = self
-            .spec
-            .databases
-            .iter()
-            .map(|(name, spec)| (name.to_string(), spec.clone()))
-            .filter(|(name, _)| only.is_none_or(|only| only.contains(name)))
-            .collect();
-        for (name, spec) in wanted {
-            let password = database_password(&name, &spec.password, base)?;
-            let path = self.data.join(&spec.file);
-            let options = StoreOptions {
-                durability: match spec.durability {
-                    topology::Durability::Full => Durability::Full,
-                    topology::Durability::Normal => Durability::Normal,
-                },
-                drift_limit_ms: u64::try_from(self.spec.node.clock_drift_limit.as_millis())
-                    .unwrap_or(u64::MAX),
-                ..StoreOptions::default()
-            };
-            let indexes = spec.indexes.clone();
-            // Deriving a key and checking a file take a while: not on a thread that others wait for.
-            let opened = tokio::task::spawn_blocking(move || {
-                let database = Database::open_with(path, &password, options)?;
-                indexes.iter().try_for_each(|field| database.store().ensure_index(field))?;
-                Ok(database)
-            });
-            let database = opened
-                .await
-                .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-                .map_err(|error| NodeError::Store { name: name.clone(), error })?;
-            let registered = self.topology.register(&database, &name)?;
-            self.databases.insert(name, (registered, database));
+    async fn open_databases(&self, base: &Path, only: Option<&[String]>) -> Result<(), NodeError> {
+        let spec = self.spec();
+        let wanted = spec.databases.iter().map(|(name, spec)| (name.to_string(), spec));
+        for (name, spec) in wanted.filter(|(name, _)| only.is_none_or(|only| only.contains(name))) {
+            let opened = self.open_database(&name, &FileSpec::of(spec), base).await?;
+            index(&name, opened, spec.indexes.clone(), spec.search.clone()).await?;
         }
         Ok(())
     }
 
-    async fn link(&self) -> Result<(), NodeError> {
-        for (name, (registered, _)) in &self.databases {
-            let Some((_, spec)) = self.spec.databases.iter().find(|(n, _)| n.as_str() == name) else {
-                continue;
-            };
-            let links = topology::expand(spec)
-                .map_err(|problem| NodeError::Spec { name: name.clone(), problem: problem.to_string() })?;
-            for link in links {
-                let LinkTarget::Address(endpoint) = &link.target else {
-                    let problem = format!("pattern {} is not served by this version", link.pattern);
-                    return Err(NodeError::Spec { name: name.clone(), problem });
-                };
-                let mut remote = RemoteNode::new(endpoint.to_string(), link.remote.to_string());
-                if let Some(key) = &link.remote_key {
-                    let key = key.parse::<Fingerprint>();
-                    remote = remote.key(key.map_err(|error| NodeError::Key { name: name.clone(), error })?);
-                }
-                if let Some(setting) = unserved_setting(&link.policy) {
-                    let problem =
-                        format!("policy: {setting} is not served by this version; nothing was linked");
-                    return Err(NodeError::Spec { name: name.clone(), problem });
-                }
-                let compression = link.policy.compression != topology::Compression::Never;
-                let policy = SyncPolicy::new().mode(link.mode).compression(compression);
-                self.topology
-                    .connect_remote(registered, remote, policy.pattern(link.pattern.as_str()))
-                    .await?;
+    fn relate(&self) -> Result<(), NodeError> {
+        for (name, spec) in &self.spec().databases {
+            let Some(child) = self.database(name.as_str()) else { continue };
+            for (field, relation) in &spec.relations {
+                let Some(parent) = self.database(relation.to.as_str()) else { continue };
+                let related = self.topology.relate(&child, field, &parent, relation.on_delete);
+                related.map_err(|error| NodeError::Store { name: name.to_string(), error })?;
             }
         }
         Ok(())
     }
 
+    /// Opens a database's file.
+    pub(crate) async fn open_database(
+        &self,
+        name: &str,
+        file: &FileSpec,
+        base: &Path,
+    ) -> Result<Database, NodeError> {
+        let password = database_password(name, &file.password, base)?;
+        let path = self.data.join(&file.file);
+        let drift = self.spec().node.clock_drift_limit.as_millis();
+        let options = StoreOptions {
+            durability: match file.durability {
+                topology::Durability::Full => Durability::Full,
+                topology::Durability::Normal => Durability::Normal,
+            },
+            drift_limit_ms: u64::try_from(drift).unwrap_or(u64::MAX),
+            tombstone_lease_ms: u64::try_from(file.tombstone_lease.as_millis()).unwrap_or(u64::MAX),
+            ..StoreOptions::default()
+        };
+        // Deriving a key and checking a file take a while: not on a thread that others wait for.
+        let opened = tokio::task::spawn_blocking(move || Database::open_with(path, &password, options)).await;
+        let database = opened
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+            .map_err(|error| NodeError::Store { name: name.to_owned(), error })?;
+        let registered = self.topology.register(&database, name)?;
+        self.state_mut().databases.insert(name.to_owned(), (registered, database.clone()));
+        Ok(database)
+    }
+
+    async fn link(&self) -> Result<(), NodeError> {
+        let databases = self.state().actual.databases.clone();
+        for (name, database) in databases {
+            if self.database(name.as_str()).is_some() {
+                for link in database.links {
+                    self.open_link(name.as_str(), link).await?;
+                }
+                self.seek(name.as_str(), &database.seeks).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has an open database look for peers in these ways, and in no others.
+    pub(crate) async fn seek(&self, name: &str, seeks: &[SyncSpec]) -> Result<(), NodeError> {
+        let found = self.state().databases.get(name).map(|(registered, _)| *registered);
+        let registered = found.ok_or_else(|| TopologyError::Unknown(name.to_owned()))?;
+        if seeks.is_empty() {
+            self.topology.leave_peers(registered).await?;
+        }
+        for sync in seeks {
+            let (_, policy) = found_terms(name, sync)?;
+            self.topology.seek_peers(registered, sync.remote.as_str(), policy)?;
+        }
+        Ok(())
+    }
+
+    /// Says on the local network which databases peers find here: those that are served and look for peers themselves.
+    pub(crate) fn announce(&self) -> Result<(), NodeError> {
+        let state = self.state();
+        let on_offer = |(_, database): &(_, &topology::ActualDatabase)| {
+            database.serve != ServeMode::None && !database.seeks.is_empty()
+        };
+        let offers = state.actual.databases.iter().filter(on_offer).map(|(name, _)| name.to_string());
+        Ok(self.topology.announce(offers)?)
+    }
+
+    /// Opens a link of an open database and keeps it up.
+    pub(crate) async fn open_link(&self, name: &str, link: LinkSpec) -> Result<(), NodeError> {
+        let (remote, policy) = terms(name, &link)?;
+        let found = self.state().databases.get(name).map(|(registered, _)| *registered);
+        let registered = found.ok_or_else(|| TopologyError::Unknown(name.to_owned()))?;
+        let id = self.topology.connect_remote(registered, remote, policy).await?;
+        self.state_mut().links.push((name.to_owned(), link, id));
+        Ok(())
+    }
+
+    /// A database as it is to be served; `None` if it is not.
+    ///
+    /// # Errors
+    /// [`NodeError::Spec`] if an access rule is none.
+    pub(crate) fn served(
+        &self,
+        name: &str,
+        serve: ServeMode,
+        access: &AccessSpec,
+        decides: Option<Resolver>,
+    ) -> Result<Option<Served>, NodeError> {
+        let Some(database) = self.database(name) else { return Ok(None) };
+        database.store().set_decides(decides.is_some());
+        let newest = decides == Some(Resolver::Newest);
+        database.store().set_resolver(newest.then(|| Arc::new(newest_stands) as blazedb::Resolver));
+        if serve == ServeMode::None {
+            return Ok(None);
+        }
+        let access = AccessRules::compile(access)
+            .map_err(|error| NodeError::Spec { name: name.to_owned(), problem: error.to_string() })?;
+        Ok(Some(Served { database, serve, access: Arc::new(access) }))
+    }
+
     async fn listen(&mut self, base: &Path) -> Result<(), NodeError> {
-        let Some(address) = &self.spec.node.listen else { return Ok(()) };
-        let tls = match &self.spec.node.tls {
+        let spec = self.spec();
+        let Some(address) = &spec.node.listen else { return Ok(()) };
+        let tls = match &spec.node.tls {
             Some(tls) => Some(acceptor_from_files(&base.join(&tls.cert), &base.join(&tls.key))?),
             None => None,
         };
-        let served = self.databases.iter().filter_map(|(name, (_, database))| {
-            let (_, spec) = self.spec.databases.iter().find(|(n, _)| n.as_str() == name)?;
-            let public = spec.access.public;
-            let served = Served { database: database.clone(), serve: spec.serve, public };
-            (spec.serve != ServeMode::None).then(|| (name.clone(), served))
-        });
-        let options =
-            ListenerOptions { anonymous: self.spec.auth.anonymous, tls, ..ListenerOptions::default() };
+        let mut served = BTreeMap::new();
+        for (name, database) in &spec.databases {
+            let decides = database.decides();
+            let entry = self.served(name.as_str(), database.serve, &database.access, decides)?;
+            served.extend(entry.map(|entry| (name.to_string(), entry)));
+        }
+        let auth = Arc::new(Authenticator::new(&spec.auth, base, &self.data)?);
+        let inviter = Inviter { spec: spec.auth.clone(), base: base.to_owned(), data: self.data.clone() };
+        let options = ListenerOptions { auth, inviter: Some(inviter), tls, ..ListenerOptions::default() };
         let identity = Arc::clone(self.topology.identity());
         let address = address.to_string();
-        let listener = Listener::bind(&address, identity, served.collect(), options)
+        let with_tls = options.tls.is_some();
+        let listener = Listener::bind(&address, identity, served, options)
             .await
             .map_err(|error| NodeError::Listen { address, error })?;
+        self.topology.listens(listener.address(), with_tls, listener.doorman());
         self.listener = Some(listener);
         Ok(())
     }
 }
 
-/// A part of a policy that this version can't keep. A link that would leave it out must not come up.
-fn unserved_setting(policy: &topology::PolicySpec) -> Option<&'static str> {
-    let checks = [
-        (!policy.teams.is_empty(), "teams"),
-        (policy.filter.is_some(), "where"),
-        (!policy.exclude_fields.is_empty(), "exclude_fields"),
-        (policy.encryption != topology::EncryptionSpec::SmartProxy, "encryption"),
-        (policy.release_after_ack, "release_after_ack"),
-    ];
-    checks.into_iter().find(|(set, _)| *set).map(|(_, name)| name)
+/// These databases and all that relations connect them to: a rule holds only where both ends are open.
+fn with_relations(spec: &TopologySpec, only: &[String]) -> Vec<String> {
+    let mut all = only.to_vec();
+    let mut at = 0;
+    while let Some(name) = all.get(at).cloned() {
+        for (child, declared) in &spec.databases {
+            for relation in declared.relations.values() {
+                let ends = [child.as_str(), relation.to.as_str()];
+                if ends.contains(&name.as_str()) {
+                    let new = ends.into_iter().filter(|end| !all.iter().any(|known| known == end));
+                    let new: Vec<String> = new.map(str::to_owned).collect();
+                    all.extend(new);
+                }
+            }
+        }
+        at += 1;
+    }
+    all
+}
+
+/// As an authority, this node takes the newer of two writes that had not seen each other.
+fn newest_stands(dispute: &Dispute<'_>) -> Resolution {
+    if dispute.child_stamp > dispute.parent_stamp { Resolution::TakeChild } else { Resolution::KeepParent }
+}
+
+/// Makes filters and sorting by some fields fast, and others searchable.
+pub(crate) async fn index(
+    name: &str,
+    database: Database,
+    fields: Vec<String>,
+    search: Vec<String>,
+) -> Result<(), NodeError> {
+    let work = move || {
+        fields.iter().try_for_each(|field| database.store().ensure_index(field))?;
+        database.set_search_fields(search)
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        .map_err(|error| NodeError::Store { name: name.to_owned(), error })
 }
 
 /// The password of a database, from where its entry says. Files are relative to `base`.

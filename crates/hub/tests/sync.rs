@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blazedb::{
-    Database, FieldEdit, Identity, LinkId, LinkState, Password, RecordId, RemoteNode, SyncMode, SyncPolicy,
-    Topology, Value, record,
+    AccessRules, Database, FieldEdit, Identity, LinkId, LinkState, Password, RecordId, RemoteNode, SyncMode,
+    SyncPolicy, Topology, Value, record,
 };
 use blazedb_core::topology::ServeMode;
+use blazedb_hub::auth::Authenticator;
 use blazedb_hub::{Listener, ListenerOptions, Served};
 use tempfile::TempDir;
 
@@ -42,8 +43,9 @@ impl World {
 
     async fn hub(&self, serve: ServeMode) -> Hub {
         let bugs = self.database("hub.blazedb");
-        let served = Served { database: bugs.clone(), serve, public: true };
-        let options = ListenerOptions { anonymous: true, ..ListenerOptions::default() };
+        let served = Served { database: bugs.clone(), serve, access: Arc::new(AccessRules::public()) };
+        let options =
+            ListenerOptions { auth: Arc::new(Authenticator::anonymous()), ..ListenerOptions::default() };
         let identity = Arc::new(Identity::generate().unwrap());
         let served = BTreeMap::from([("bugs".to_owned(), served)]);
         let listener = Listener::bind("127.0.0.1:0", identity, served, options).await.unwrap();
@@ -55,7 +57,7 @@ impl World {
         let topology = Topology::new(Identity::generate().unwrap());
         let node = topology.register(&bugs, "bugs").unwrap();
         let remote = RemoteNode::new(format!("ws://{}", hub.listener.address()), "bugs");
-        let link = topology.connect_remote(&node, remote, SyncPolicy::new().mode(mode)).await.unwrap();
+        let link = topology.connect_remote(node, remote, SyncPolicy::new().mode(mode)).await.unwrap();
         Device { bugs, topology, link }
     }
 }
@@ -174,7 +176,7 @@ async fn a_database_that_is_not_served_is_refused_by_name() {
     let topology = Topology::new(Identity::generate().unwrap());
     let node = topology.register(&users, "users").unwrap();
     let remote = RemoteNode::new(format!("ws://{}", hub.listener.address()), "users");
-    topology.connect_remote(&node, remote, SyncPolicy::new()).await.unwrap();
+    topology.connect_remote(node, remote, SyncPolicy::new()).await.unwrap();
     let behind = topology.sync(PATIENCE).await;
     assert_eq!(behind[0].state, LinkState::Refused);
     assert!(behind[0].error.as_ref().unwrap().message.contains("users"), "{behind:?}");
@@ -217,7 +219,7 @@ async fn a_restart_resumes_and_two_that_never_met_move_only_the_difference() {
 
     let node = device.topology.databases().remove(0).0;
     let remote = RemoteNode::new(format!("ws://{}", hub.listener.address()), "bugs");
-    device.topology.connect_remote(&node, remote, SyncPolicy::new()).await.unwrap();
+    device.topology.connect_remote(node, remote, SyncPolicy::new()).await.unwrap();
     device.sync().await;
     let (_, status) = device.topology.links().remove(0);
     let moved = status.traffic.bytes_sent + status.traffic.bytes_received;

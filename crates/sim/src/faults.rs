@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::config::Switches;
 use crate::network::{End, Event, Place};
 use crate::world::World;
 use crate::{Failure, check};
@@ -112,16 +113,20 @@ impl World {
     /// The end's node is gone: nobody says goodbye.
     fn end_session_quietly(&mut self, place: Place, silent: bool) {
         let Some(conn) = self.conns.get_mut(&place.conn) else { return };
-        conn.end_mut(place.end).session = None;
+        let end = conn.end_mut(place.end);
+        (end.session, end.source) = (None, None);
         let link = conn.link;
+        check::leak::on_end(self, place);
+        let Some(conn) = self.conns.get(&place.conn) else { return };
         if conn.end(place.other().end).session.is_none() {
-            self.conns.remove(&place.conn);
+            self.remove_conn(place.conn);
         } else if !silent {
             let delay = self.rng.below(500);
             self.schedule(delay, Event::Broken(place.other()));
         }
         if place.end == End::Client
             && let Some(slot) = self.links.get_mut(link)
+            && slot.conn == Some(place.conn)
         {
             slot.conn = None;
         }
@@ -134,11 +139,24 @@ impl World {
         }
         node.start()?;
         self.note(|| format!("node {index} is back"));
+        self.appoint(index);
         check::durability::on_restart(self, index)?;
         let links: Vec<usize> = (0..self.links.len())
             .filter(|link| self.links.get(*link).is_some_and(|link| link.plan.client == index))
             .collect();
         links.into_iter().for_each(|link| self.connect_in(link, 1_000));
+        Ok(())
+    }
+
+    /// A node drops the tombstones that nobody waits for.
+    pub(crate) fn on_sweep(&mut self, index: usize) -> Result<(), Failure> {
+        let delay = self.rng.range(50, 1_500);
+        self.schedule(delay, Event::Sweep(index));
+        let Some(store) = self.nodes.get(index).and_then(|node| node.store.clone()) else { return Ok(()) };
+        let dropped = store.drop_tombstones()?;
+        self.counts.dropped += dropped;
+        self.mark(&[6, index as u64, dropped]);
+        self.note(|| format!("node {index} drops {dropped} tombstones, fence {}", store.fence()));
         Ok(())
     }
 
@@ -153,6 +171,6 @@ impl World {
             }
             self.on_restart(index)?;
         }
-        Ok(())
+        if self.config.switches == Switches::None { Ok(()) } else { self.switch_back() }
     }
 }

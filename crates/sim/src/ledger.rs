@@ -16,6 +16,14 @@ pub(crate) const SET: &str = "s";
 /// Field of a pair of records that are always written together.
 pub(crate) const PAIR: &str = "t";
 
+/// Fields that hold the number of a write.
+pub(crate) const NUMBERED: [&str; 6] = [INSERT, PAIR, "f0", "f1", "f2", "f3"];
+
+/// Whether the simulator itself writes a field of this name.
+pub(crate) fn is_taken(field: &str) -> bool {
+    NUMBERED.contains(&field) || [COUNT, SET].contains(&field)
+}
+
 /// What is done with a record in a simulation, and so what must hold for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Class {
@@ -67,6 +75,8 @@ pub(crate) struct Op {
     pub(crate) seq: Seq,
     /// Its node lost power before it was durable: it may be there or not.
     pub(crate) doubtful: bool,
+    /// Who had been removed from the keyring as its node knew it.
+    pub(crate) knew_removed: Vec<usize>,
 }
 
 /// Everything that was written.
@@ -106,6 +116,12 @@ impl Ledger {
         self.subjects.get(subject).map(|subject| subject.id)
     }
 
+    /// The writes on a record.
+    pub(crate) fn of_id(&self, id: RecordId) -> impl Iterator<Item = &Op> {
+        let subject = self.subjects.iter().position(|subject| subject.id == id);
+        subject.into_iter().flat_map(|subject| self.of_subject(subject))
+    }
+
     pub(crate) fn of_subject(&self, subject: usize) -> impl Iterator<Item = &Op> {
         self.by_subject.get(subject).into_iter().flatten().filter_map(|at| self.ops.get(*at))
     }
@@ -117,7 +133,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn in_conflict_log(&self, op: &Op, field: &str) -> bool {
+    pub(crate) fn in_conflict_log(&self, op: &Op, field: &str) -> bool {
         let Some(id) = self.id_of(op.subject) else { return false };
         self.conflicts.contains(&(id, field.to_owned(), op.stamp))
     }
@@ -136,7 +152,8 @@ impl Ledger {
         }
     }
 
-    fn is_mortal(&self, op: &Op) -> bool {
+    /// Whether a write's record was ever deleted.
+    pub(crate) fn is_mortal(&self, op: &Op) -> bool {
         self.of_subject(op.subject).any(|other| matches!(other.kind, Kind::Delete(_)))
     }
 

@@ -5,20 +5,32 @@
 //!
 //! Invariants: no wall clock, no thread, no order of a hash table decides anything.
 
+mod applier;
 mod check;
 mod config;
 mod driver;
 mod faults;
+mod keys;
 mod ledger;
 mod network;
 mod node;
+mod patterns;
+mod requests;
 mod rng;
+mod scale;
+mod setup;
+mod switch;
+mod topology;
 mod workload;
 mod world;
 
 use blazedb_store::StoreError;
 
-pub use config::{LinkPlan, Shape, SimConfig};
+pub use config::{LinkPlan, Shape, SimConfig, Switches};
+pub use patterns::{Configuration, switch_patterns};
+pub use scale::{Scale, simulate_hierarchy};
+pub use setup::{LinkSetup, NodeSetup, Setup};
+pub use topology::{Faults, SimulatedDatabase, TopologyProblem, databases};
 pub use world::Counts;
 
 use world::World;
@@ -40,7 +52,7 @@ pub struct Report {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "property {property} does not hold with seed {seed} after {step} events and {at_ms} virtual ms: {detail}\n\
-     replay: BLAZEDB_SIM_SEED={seed} cargo test -p blazedb-sim --test seeds replay -- --nocapture"
+     replay: {replay}"
 )]
 pub struct Violation {
     /// The seed that leads to it.
@@ -53,6 +65,8 @@ pub struct Violation {
     pub property: &'static str,
     /// What was found.
     pub detail: String,
+    /// How to have it again.
+    pub replay: String,
     /// What happened, one line each, if the configuration asked for it.
     pub trace: Vec<String>,
 }
@@ -81,7 +95,17 @@ impl From<StoreError> for Failure {
 /// # Errors
 /// The first [`Violation`] that was found.
 pub fn simulate(seed: u64, config: SimConfig) -> Result<Report, Box<Violation>> {
-    let mut world = World::new(seed, config).map_err(|failure| violation(seed, None, failure))?;
+    finish(seed, &config, |config| World::new(seed, config), run)
+}
+
+/// Makes a world and runs it: what came of it, or what was found.
+pub(crate) fn finish(
+    seed: u64,
+    config: &SimConfig,
+    make: impl FnOnce(SimConfig) -> Result<World, Failure>,
+    run: impl FnOnce(&mut World) -> Result<(), Failure>,
+) -> Result<Report, Box<Violation>> {
+    let mut world = make(config.clone()).map_err(|failure| violation(seed, config, None, failure))?;
     match run(&mut world) {
         Ok(()) => Ok(Report {
             seed,
@@ -89,7 +113,7 @@ pub fn simulate(seed: u64, config: SimConfig) -> Result<Report, Box<Violation>> 
             counts: world.counts,
             virtual_ms: world.elapsed(),
         }),
-        Err(failure) => Err(violation(seed, Some(&mut world), failure)),
+        Err(failure) => Err(violation(seed, config, Some(&mut world), failure)),
     }
 }
 
@@ -102,11 +126,21 @@ fn run(world: &mut World) -> Result<(), Failure> {
     check_all(world)?;
     check::echo::check(world)?;
     check_all(world)?;
-    check::echo::check_one_write(world)?;
+    if !world.config.views {
+        check::echo::check_one_write(world)?;
+    }
     check_all(world)
 }
 
 fn check_all(world: &mut World) -> Result<(), Failure> {
+    check::sealed::check(world)?;
+    if world.config.views {
+        check::view::check(world)?;
+        if world.config.authority {
+            check::authority::check(world)?;
+        }
+        return check::account::check(world);
+    }
     check::durability::check(world)?;
     check::delete::check(world)?;
     check::mergeable::check(world)?;
@@ -114,8 +148,19 @@ fn check_all(world: &mut World) -> Result<(), Failure> {
     check::convergence::check(world)
 }
 
-fn violation(seed: u64, world: Option<&mut World>, failure: Failure) -> Box<Violation> {
+fn violation(seed: u64, config: &SimConfig, world: Option<&mut World>, failure: Failure) -> Box<Violation> {
     let (step, at_ms) = world.as_ref().map_or((0, 0), |world| (world.counts.events, world.elapsed()));
     let trace = world.map(|world| std::mem::take(&mut world.trace)).unwrap_or_default();
-    Box::new(Violation { seed, step, at_ms, property: failure.property, detail: failure.detail, trace })
+    let run = config.run.map(|run| format!("BLAZEDB_SIM_RUN={run} ")).unwrap_or_default();
+    let replay =
+        format!("BLAZEDB_SIM_SEED={seed} {run}cargo test -p blazedb-sim --test seeds replay -- --nocapture");
+    Box::new(Violation {
+        seed,
+        step,
+        at_ms,
+        property: failure.property,
+        detail: failure.detail,
+        replay,
+        trace,
+    })
 }

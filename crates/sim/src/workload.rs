@@ -3,16 +3,22 @@
 use std::collections::BTreeMap;
 
 use blazedb_core::feed::Seq;
+use blazedb_core::session::Input;
 use blazedb_core::{FieldEdit, FieldEdits, Record, RecordId, Stamp, Value};
 use blazedb_store::{Store, StoreError, Transaction};
 
 use crate::Failure;
+use crate::config::Switches;
 use crate::ledger::{COUNT, Class, INSERT, Kind, Op, PAIR, SET, Subject, elements, shown};
-use crate::network::Event;
+use crate::network::{End, Event};
+use crate::setup::draw_user;
 use crate::world::World;
 
 /// Registers of a record.
 const FIELDS: [&str; 4] = ["f0", "f1", "f2", "f3"];
+/// A field that is sealed in a sealed run, and what its values begin with: neither may ever be seen in the clear.
+pub(crate) const MARKED: &str = "markedField";
+pub(crate) const MARK: &str = "sim-mark-";
 /// A field of many bytes.
 const BULK: &str = "bulk";
 /// Records of a run, at most.
@@ -55,10 +61,41 @@ impl World {
         self.steps_left -= 1;
         let delay = if self.rng.chance(15) { self.rng.below(4_000) } else { self.rng.below(120) };
         self.schedule(delay, Event::Work);
+        if self.config.switches != Switches::None && self.rng.chance(25) {
+            self.switch_one()?;
+        }
+        if self.config.rules && !self.config.fixed_users && self.rng.chance(12) {
+            self.change_user();
+        }
+        if self.config.sealed && self.rng.chance(8) {
+            self.change_keys()?;
+        }
         let node = self.rng.index(self.config.nodes);
+        if self.config.sealed && !self.may_write(node) {
+            return Ok(());
+        }
         match self.nodes.get(node).and_then(|node| node.store.clone()) {
             Some(store) => self.transact(node, &store),
             None => Ok(()),
+        }
+    }
+
+    /// Where everything is sealed, who has no keys has nothing to say, and who was removed is heard by nobody.
+    fn may_write(&self, node: usize) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.member) && !self.removed_at.contains_key(&node)
+    }
+
+    /// Somebody's teams and roles change.
+    fn change_user(&mut self) {
+        let node = 1 + self.rng.index(self.nodes.len().saturating_sub(1));
+        let user = draw_user(node, &mut self.rng);
+        self.note(|| format!("the user of node {node} is {user:?}"));
+        self.counts.grants += 1;
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.user = Some(user);
+        }
+        for place in self.places_of(node).into_iter().filter(|place| place.end == End::Client) {
+            self.schedule(0, Event::Answer(place.other(), Input::UserChanged));
         }
     }
 
@@ -84,6 +121,18 @@ impl World {
         self.commit(node, &store, draft)
     }
 
+    /// Has a node insert one new record with this field. Answers its id.
+    pub(crate) fn insert_one(&mut self, node: usize, field: (String, Value)) -> Result<RecordId, Failure> {
+        let subject = self.add_subject();
+        let id = self.ledger.id_of(subject).unwrap_or(RecordId::from_bytes([0; 16]));
+        let Some(store) = self.nodes.get(node).and_then(|node| node.store.clone()) else { return Ok(id) };
+        let mut draft = Draft { next: self.ledger.next_number(), ..Draft::default() };
+        let fields = [field, (INSERT.to_owned(), draft.write(subject, INSERT))];
+        draft.actions.push(Action::Insert(id, fields.into()));
+        self.commit(node, &store, draft)?;
+        Ok(id)
+    }
+
     fn commit(&mut self, node: usize, store: &Store, draft: Draft) -> Result<(), Failure> {
         if draft.actions.is_empty() {
             return Ok(());
@@ -101,10 +150,12 @@ impl World {
     }
 
     fn record(&mut self, node: usize, stamp: Stamp, seq: Seq, writes: Vec<(usize, Kind)>) {
+        let knew_removed = self.known_removed(node);
         for (subject, kind) in writes {
             let number = self.ledger.next_number();
             self.note(|| format!("node {node} write {number} on {subject}: {kind:?} {stamp:?} seq {seq}"));
-            self.ledger.record(Op { number, node, subject, kind, stamp, seq, doubtful: false });
+            let knew_removed = knew_removed.clone();
+            self.ledger.record(Op { number, node, subject, kind, stamp, seq, doubtful: false, knew_removed });
         }
     }
 
@@ -120,7 +171,9 @@ impl World {
     fn add_subject(&mut self) -> usize {
         let classes =
             [Class::Register, Class::Mortal, Class::Mortal, Class::Counter, Class::Set, Class::Pair];
-        let class = self.rng.pick(&classes).copied().unwrap_or(Class::Register);
+        // With views, half of a pair may be all that is seen: the other classes come first.
+        let drawn = if self.config.views { self.rng.pick(&classes[..5]) } else { self.rng.pick(&classes) };
+        let class = drawn.copied().unwrap_or(Class::Register);
         let mut random = [0; 10];
         random.iter_mut().for_each(|byte| *byte = (self.rng.next() & 0xff) as u8);
         let id = RecordId::v7(self.now(), random);
@@ -135,6 +188,11 @@ impl World {
         let record = store.get(id)?;
         if class == Class::Pair {
             draft_pair(subject, id, record.is_some(), draft);
+            return Ok(());
+        }
+        let taken = || self.ledger.ops.iter().any(|op| op.subject == subject);
+        if self.config.views && record.is_none() && taken() {
+            // Somewhere it is, or was: who does not see it does not make it up.
             return Ok(());
         }
         let action = match record {
@@ -161,6 +219,10 @@ impl World {
     fn draft_insert(&mut self, subject: usize, id: RecordId, class: Class, draft: &mut Draft) -> Action {
         let mut fields = BTreeMap::new();
         fields.insert(INSERT.to_owned(), draft.write(subject, INSERT));
+        fields.extend(self.draw_attributes(70));
+        if self.config.sealed {
+            fields.insert(MARKED.to_owned(), Value::from(format!("{MARK}{subject}").as_str()));
+        }
         if matches!(class, Class::Register | Class::Mortal) {
             for field in FIELDS {
                 if self.rng.chance(40) {
@@ -186,6 +248,8 @@ impl World {
             };
             edits.insert(field.to_owned(), edit);
         }
+        let drawn = self.draw_attributes(35).into_iter();
+        edits.extend(drawn.map(|(field, value)| (field, FieldEdit::Set(value))));
         if class == Class::Mortal && self.rng.chance(25) {
             edits.insert(COUNT.to_owned(), FieldEdit::Increment(1));
         }
@@ -196,6 +260,19 @@ impl World {
             edits.insert(BULK.to_owned(), FieldEdit::Set(Value::Bytes(bytes)));
         }
         Action::Update(record.id, edits)
+    }
+
+    /// Values of what policies tell records apart by, for so many percent of the records.
+    fn draw_attributes(&mut self, percent: u64) -> Vec<(String, Value)> {
+        let mut drawn = Vec::new();
+        for (field, values) in &self.attributes {
+            if self.rng.chance(percent)
+                && let Some(value) = self.rng.pick(values)
+            {
+                drawn.push((field.clone(), value.clone()));
+            }
+        }
+        drawn
     }
 
     fn draft_set(&mut self, subject: usize, record: &Record, draft: &mut Draft) -> Action {

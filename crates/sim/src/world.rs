@@ -8,15 +8,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use blazedb_core::Value;
+use blazedb_core::keyring::MemberId;
 use blazedb_store::{Durability, StoreError};
 use tempfile::TempDir;
 
 use crate::Failure;
+use crate::check::authority::Decisions;
+use crate::check::leak::Entitled;
 use crate::config::{SimConfig, reach};
 use crate::ledger::Ledger;
 use crate::network::{Conn, EndState, Event, Link, Place};
 use crate::node::Node;
 use crate::rng::Rng;
+use crate::setup::Setup;
 
 /// What virtual time begins with: some day of 2025, in milliseconds.
 const EPOCH_MS: u64 = 1_750_000_000_000;
@@ -28,18 +33,53 @@ pub struct Counts {
     pub events: u64,
     /// Transactions made by applications.
     pub transactions: u64,
-    /// Frames sent.
+    /// Frames sent,
     pub frames: u64,
+    /// and their bytes.
+    pub bytes: u64,
+    /// Messages that were not pings,
+    pub messages: u64,
+    /// and those of them that carried changes.
+    pub changes: u64,
     /// Groups of batches applied.
     pub applies: u64,
     /// Sessions that opened.
     pub sessions: u64,
+    /// Configurations that took the place of others on open sessions.
+    pub switches: u64,
     /// Sessions that began with a reconciliation.
     pub reconciliations: u64,
+    /// Writes that an authority refused and their writers took back.
+    pub refusals: u64,
+    /// Changes of who may do what, or of who has which keys.
+    pub grants: u64,
+    /// Tombstones that were dropped.
+    pub dropped: u64,
     /// Nodes that crashed.
     pub crashes: u64,
     /// Crashes that lost commits.
     pub lossy_crashes: u64,
+}
+
+impl Counts {
+    /// Adds what happened in another run.
+    pub const fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.transactions += other.transactions;
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.messages += other.messages;
+        self.changes += other.changes;
+        self.applies += other.applies;
+        self.sessions += other.sessions;
+        self.switches += other.switches;
+        self.reconciliations += other.reconciliations;
+        self.refusals += other.refusals;
+        self.grants += other.grants;
+        self.dropped += other.dropped;
+        self.crashes += other.crashes;
+        self.lossy_crashes += other.lossy_crashes;
+    }
 }
 
 /// What was sent last, for the checks of silence.
@@ -71,6 +111,14 @@ pub(crate) struct World {
     /// Which node's writes get to which.
     pub(crate) reach: Vec<Vec<bool>>,
     pub(crate) counts: Counts,
+    /// What records may hold beside what the ledger writes: what policies tell them apart by.
+    pub(crate) attributes: Vec<(String, Vec<Value>)>,
+    pub(crate) entitled: Entitled,
+    pub(crate) decisions: Decisions,
+    /// Some link was to an authority, at some time.
+    pub(crate) had_authority: bool,
+    /// Who was removed from the keyring, and the number of the write that came next.
+    pub(crate) removed_at: BTreeMap<usize, (i64, MemberId)>,
     pub(crate) noise: Noise,
     pub(crate) steps_left: u64,
     /// No more faults.
@@ -83,16 +131,24 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, config: SimConfig) -> Result<Self, Failure> {
         let mut rng = Rng::new(seed);
-        let plans = config.links(&mut rng);
-        let links = plans.iter().enumerate().map(|(no, plan)| Link {
-            plan: *plan,
-            name: format!("link{no}"),
-            conn: None,
-            due: false,
-        });
+        let setup = Setup::drawn(&config, &mut rng);
+        Self::of(seed, config, setup, rng)
+    }
+
+    /// The world of a topology.
+    pub(crate) fn of(seed: u64, config: SimConfig, setup: Setup, rng: Rng) -> Result<Self, Failure> {
+        let Setup { nodes, links, attributes } = setup;
+        let links: Vec<Link> = links.into_iter().map(Link::from).collect();
+        let plans: Vec<_> = links.iter().map(|link| link.plan).collect();
+        let config = SimConfig { nodes: nodes.len(), ..config };
         let mut world = Self {
             reach: reach(config.nodes, &plans),
-            links: links.collect(),
+            links,
+            attributes,
+            entitled: Entitled::default(),
+            decisions: Decisions::of(seed),
+            had_authority: false,
+            removed_at: BTreeMap::new(),
             rng,
             clock: Arc::new(AtomicU64::new(EPOCH_MS)),
             replicas: Arc::new(AtomicU64::new(seed.rotate_left(17))),
@@ -114,6 +170,12 @@ impl World {
             config,
         };
         world.open_nodes()?;
+        for (node, setup) in world.nodes.iter_mut().zip(nodes) {
+            (node.serve, node.access) = (setup.serve, setup.access);
+            (node.user, node.member) = (setup.user, setup.member);
+        }
+        (0..world.nodes.len()).for_each(|node| world.appoint(node));
+        world.begin_keyring()?;
         world.describe();
         world.start();
         Ok(world)
@@ -123,7 +185,12 @@ impl World {
         for index in 0..self.config.nodes {
             let lossy = self.config.lossy && self.rng.chance(50);
             let durability = if lossy { Durability::Normal } else { Durability::Full };
-            let node = Node::open(self.dir.path(), index, durability, &self.clock, &self.replicas)?;
+            let lease_ms = self.config.lease_ms;
+            let mut node =
+                Node::open(self.dir.path(), index, (durability, lease_ms), &self.clock, &self.replicas)?;
+            if self.config.small_batches {
+                node.batch_bytes = [100, 1_000, usize::MAX].into_iter().nth(index % 3).unwrap_or(usize::MAX);
+            }
             let skew = self.random_skew();
             node.skew_ms.store(skew, Ordering::Relaxed);
             self.nodes.push(node);
@@ -134,6 +201,10 @@ impl World {
     fn start(&mut self) {
         for link in 0..self.links.len() {
             self.connect_in(link, 200);
+        }
+        let sweeping = if self.config.lease_ms > 0 { self.nodes.len() } else { 0 };
+        for node in 0..sweeping {
+            self.schedule(node as u64, Event::Sweep(node));
         }
         self.schedule(1, Event::Work);
         self.schedule(500, Event::Fault);
@@ -194,6 +265,7 @@ impl World {
             Event::Frame(place, bytes) => self.on_frame(place, bytes),
             Event::Request(place, request) => self.on_request(place, request),
             Event::Answer(place, input) => self.feed(place, input),
+            Event::Decided(place, decision) => self.on_decided(place, *decision),
             Event::Head(place) => self.on_head(place),
             Event::Wake(place, at) => self.on_wake(place, at),
             Event::Opening(place) => self.on_opening(place),
@@ -205,7 +277,10 @@ impl World {
             Event::Flush(node) => self.on_flush(node),
             Event::Work => self.on_work(),
             Event::Fault => self.on_fault(),
+            Event::Keyring(place) => self.on_keyring(place),
+            Event::KeysCheck(place) => self.on_keys_check(place),
             Event::Restart(node) => self.on_restart(node),
+            Event::Sweep(node) => self.on_sweep(node),
         }
     }
 
@@ -240,9 +315,20 @@ impl World {
 
     pub(crate) fn add_conn(&mut self, link: usize, client: usize, server: usize, latency: u64) -> u64 {
         self.next_conn += 1;
+        for node in [client, server] {
+            self.nodes.get_mut(node).into_iter().for_each(|node| node.conns.extend([self.next_conn]));
+        }
         let (client, server) = (EndState::new(client), EndState::new(server));
-        self.conns.insert(self.next_conn, Conn { link, client, server, latency, cut: false });
+        let conn = Conn { link, client, server, latency, cut: false, keyless: false };
+        self.conns.insert(self.next_conn, conn);
         self.next_conn
+    }
+
+    pub(crate) fn remove_conn(&mut self, conn: u64) {
+        let Some(gone) = self.conns.remove(&conn) else { return };
+        for node in [gone.client.node, gone.server.node] {
+            self.nodes.get_mut(node).into_iter().for_each(|node| node.conns.retain(|known| *known != conn));
+        }
     }
 
     pub(crate) fn node_of(&self, place: Place) -> Option<usize> {

@@ -5,6 +5,8 @@
 
 pub use rusqlite;
 
+pub mod fts5;
+
 mod linked {
     #![allow(unsafe_code, reason = "the foreign symbols that this crate is tied to C by")]
     use std::ffi::{CStr, c_char};
@@ -13,6 +15,24 @@ mod linked {
         fn sqlite3mc_version() -> *const c_char;
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        fn mallopt(parameter: std::ffi::c_int, value: std::ffi::c_int) -> std::ffi::c_int;
+    }
+
+    /// Has all threads of this process share so many heaps, where there is a way to: each heap keeps free memory of its
+    /// own. For the start of a program, before it has a second thread.
+    pub fn share_heaps(heaps: u8) {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        {
+            /// `M_ARENA_MAX` of `malloc.h`.
+            const ARENA_MAX: std::ffi::c_int = -8;
+            // SAFETY: the function sets a number (mallopt(3)). The allocator only compares the count of its heaps with it.
+            unsafe {
+                mallopt(ARENA_MAX, heaps.into());
+            }
+        }
+        #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+        let _ = heaps;
     }
 
     /// Hands memory that the C allocator holds but nobody uses back to the system, where there is a way to.
@@ -36,7 +56,7 @@ mod linked {
     }
 }
 
-pub use linked::{library_version, return_free_memory};
+pub use linked::{library_version, return_free_memory, share_heaps};
 
 #[cfg(test)]
 mod tests {

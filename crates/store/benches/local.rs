@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use blazedb_core::feed::{Incoming, PeerNames};
+use blazedb_core::view::{Lens, Side};
 use blazedb_core::{Filter, RecordId, Timestamp, Value};
 use blazedb_sqlite::rusqlite::{Connection, params};
 use blazedb_store::{Durability, Password, Query, Source, Store, StoreOptions};
@@ -95,7 +96,7 @@ fn apply(
     let read = rate(count, &mut || {
         let mut after = 0;
         while after < store.head() {
-            let batch = store.feed(after, 256 << 10).unwrap();
+            let batch = store.feed(after, 256 << 10, &Lens::all(Side::Serve)).unwrap();
             after = batch.upto;
             batches.push(batch);
         }

@@ -3,181 +3,31 @@
 //! Invariants: bytes from a peer are checked whole before anything of them is written; a batch is applied whole
 //! with its checkpoint or not at all; applying what is known already changes nothing and makes no feed entry.
 
-use std::collections::BTreeMap;
+mod returned;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use blazedb_core::access::change::StateFields;
+use blazedb_core::access::news::is_same_state;
+use blazedb_core::authority::Merged;
 use blazedb_core::blazebinary::varint::Reader;
-use blazedb_core::blazebinary::{DecodeError, FieldNo, RecordView, remap, validate_record};
-use blazedb_core::cell::{Cell, Content};
-use blazedb_core::feed::{Incoming, PeerNames, PeerNo, Seq};
+use blazedb_core::blazebinary::{RecordView, remap};
+use blazedb_core::feed::{Incoming, PeerNo, Seq};
 use blazedb_core::history::{HistoryReader, HistoryWriter};
-use blazedb_core::limits::MAX_RECORD_BYTES;
-use blazedb_core::merge::RecordState;
-use blazedb_core::{DriftError, Hlc, RecordId, ReplicaId};
-use blazedb_sqlite::rusqlite::{OptionalExtension, params};
+use blazedb_core::merge::{ConflictKind, Displaced, Life, MergeReport, RecordState};
+use blazedb_core::{RecordId, ReplicaId};
+use blazedb_sqlite::rusqlite::params;
 
+use crate::authority::Court;
+use crate::brought::Stretch;
 use crate::error::StoreError;
-use crate::names::check_field_name;
-use crate::row::{Place, RowBuffer, StoredRow, writers_of};
+use crate::gate::{Entry, GateKeeper, Passed};
+use crate::incoming::{Changes, CheckedBatch, Source, Work};
+use crate::names::Numbers;
+use crate::row::{Place, RowBuffer, StoredRow, insert_new, writers_of};
 use crate::store::{Store, Writer};
-
-/// Whose changes they are.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// The link that they came over: checkpoints are kept per link.
-    pub link: Arc<str>,
-    /// The replica that sent them.
-    pub replica: ReplicaId,
-    /// Its number here.
-    pub peer_no: PeerNo,
-    /// A batch of it could not be taken in, so that no later one may be: their checkpoints would skip it.
-    interrupted: Arc<AtomicBool>,
-}
-
-impl Source {
-    /// A session's source. Its clones share whether all went well so far.
-    #[must_use]
-    pub fn new(link: Arc<str>, replica: ReplicaId, peer_no: PeerNo) -> Self {
-        Self { link, replica, peer_no, interrupted: Arc::default() }
-    }
-
-    fn check_whole(&self) -> Result<(), StoreError> {
-        if self.interrupted.load(Ordering::Acquire) { Err(StoreError::Interrupted) } else { Ok(()) }
-    }
-}
-
-/// A batch that has been checked and can be applied.
-#[derive(Debug)]
-pub struct CheckedBatch {
-    source: Source,
-    incoming: Incoming,
-    entries: Vec<CheckedEntry>,
-    newest: Hlc,
-}
-
-#[derive(Debug)]
-struct CheckedEntry {
-    id: RecordId,
-    starts: bool,
-    /// Ranges in the batch's data.
-    history: std::ops::Range<usize>,
-    body: std::ops::Range<usize>,
-}
-
-impl CheckedBatch {
-    /// How many changes it has.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is no change in it.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-}
-
-/// Checks bytes of a peer: form, names and clock. Nothing is written.
-///
-/// # Errors
-/// [`StoreError::Malformed`] or [`StoreError::Drift`].
-pub fn check(
-    source: Source,
-    incoming: Incoming,
-    now_ms: u64,
-    drift_limit_ms: u64,
-) -> Result<CheckedBatch, StoreError> {
-    let mut entries = Vec::new();
-    let mut newest = Hlc::default();
-    let total = incoming.data.len();
-    let names = &incoming.names;
-    let writer = |no| names.writer(no);
-    let histories = HistoryReader { writer: &writer, row_seq: None };
-    let mut reader = Reader::new(&incoming.data);
-    while !reader.is_empty() {
-        let lead = reader.read_varint()?;
-        let body_len = usize::try_from(lead >> 1).unwrap_or(usize::MAX);
-        let history_len = usize::try_from(reader.read_varint()?).unwrap_or(usize::MAX);
-        if body_len > MAX_RECORD_BYTES || history_len > MAX_RECORD_BYTES {
-            return Err(DecodeError::OutOfRange.into());
-        }
-        let id = RecordId::from_bytes(reader.read_array()?);
-        let start = total - reader.remaining();
-        let history = start..start + history_len;
-        let body = history.end..history.end + body_len;
-        let newest_here =
-            check_entry(&histories, reader.read_bytes(history_len)?, reader.read_bytes(body_len)?, names)?;
-        newest = newest.max(newest_here);
-        entries.push(CheckedEntry { id, starts: lead & 1 != 0, history, body });
-    }
-    let drift_ms = newest.millis().saturating_sub(now_ms);
-    if drift_ms > drift_limit_ms {
-        return Err(DriftError { drift_ms, limit_ms: drift_limit_ms }.into());
-    }
-    Ok(CheckedBatch { source, incoming, entries, newest })
-}
-
-/// Checks one entry. Answers the newest time in it.
-fn check_entry(
-    histories: &HistoryReader<'_>,
-    history: &[u8],
-    body: &[u8],
-    names: &PeerNames,
-) -> Result<Hlc, StoreError> {
-    let mut reader = Reader::new(history);
-    if !body.is_empty() {
-        check_body(body, names)?;
-    }
-    let head = histories.head(&mut reader)?;
-    if head.uniform {
-        reader.finish()?;
-        if !body.is_empty() && RecordView::parse(body)?.iter().any(|(_, value)| value.is_mergeable()) {
-            return Err(DecodeError::Mismatch.into());
-        }
-        return Ok(head.life.newest().map_or(Hlc::default(), |stamp| stamp.time));
-    }
-    let mut reader = Reader::new(history);
-    let state = histories.state(&mut reader, body)?;
-    reader.finish()?;
-    for (field, _) in &state.cells {
-        check_field(*field, names)?;
-    }
-    Ok(newest_time(&state))
-}
-
-/// The newest time anywhere in a state, also among what it says it has seen or started from.
-fn newest_time(state: &RecordState) -> Hlc {
-    let seen = state.life.dead.iter().flat_map(|dead| dead.seen.iter()).max();
-    let mut newest = state.newest().max(seen).map_or(Hlc::default(), |stamp| stamp.time);
-    for (_, cell) in &state.cells {
-        newest = cell.replaced.iter().map(|stamp| stamp.time).fold(newest, Hlc::max);
-        let base = match &cell.content {
-            Content::Absent | Content::Register(_) => None,
-            Content::Counter(counter) => counter.base,
-            Content::Set(set) => {
-                let times = set.elements.values().flat_map(BTreeMap::values).chain(set.seen.values());
-                newest = times.copied().fold(newest, Hlc::max);
-                set.base
-            }
-        };
-        newest = base.map_or(newest, |base| newest.max(base.time));
-    }
-    newest
-}
-
-fn check_body(body: &[u8], names: &PeerNames) -> Result<(), StoreError> {
-    validate_record(body)?;
-    for (field, _) in RecordView::parse(body)?.iter() {
-        check_field(field, names)?;
-    }
-    Ok(())
-}
-
-fn check_field(field: FieldNo, names: &PeerNames) -> Result<(), StoreError> {
-    check_field_name(names.field(field).ok_or(DecodeError::UnknownNumber(field))?)
-}
+use crate::views::{keep_held, keep_shadow};
+use crate::{refusals, rejected};
 
 /// What a group of batches did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -186,22 +36,11 @@ pub struct Applied {
     pub changed: u64,
     /// Entries in the conflict log.
     pub conflicts: u64,
+    /// Changes that were refused.
+    pub refused: u64,
 }
 
 impl Store {
-    /// Checks bytes of a peer against this database's clock and limits.
-    ///
-    /// Once one is refused, so is everything that follows from the same source.
-    ///
-    /// # Errors
-    /// See [`check`]; [`StoreError::Interrupted`].
-    pub fn check(&self, source: Source, incoming: Incoming) -> Result<CheckedBatch, StoreError> {
-        source.check_whole()?;
-        let interrupted = Arc::clone(&source.interrupted);
-        check(source, incoming, self.now_ms(), self.inner.options.drift_limit_ms)
-            .inspect_err(|_| interrupted.store(true, Ordering::Release))
-    }
-
     /// Applies batches, of one or many peers, in one commit.
     ///
     /// If a single batch fails, so does everything that follows from the same source.
@@ -209,101 +48,150 @@ impl Store {
     /// # Errors
     /// If the commit fails; then nothing of them is applied. [`StoreError::Interrupted`].
     pub fn apply(&self, batches: &[CheckedBatch]) -> Result<Applied, StoreError> {
-        let applied = self.commit(|writer| {
-            let mut applied = Applied::default();
-            for batch in batches {
-                batch.source.check_whole()?;
-                writer.clock.observe(batch.newest, batch.newest.millis())?;
-                Applier::new(self, writer, batch, &mut applied).run()?;
-            }
-            Ok(applied)
-        });
+        let applied = self.commit(|writer| apply_all(self, writer, batches));
         if let (Err(_), [batch]) = (&applied, batches) {
-            batch.source.interrupted.store(true, Ordering::Release);
+            batch.source.interrupt();
         }
         applied
     }
+}
 
-    /// The number of a peer replica, given now if it is new, and the checkpoint of a link to it.
-    ///
-    /// # Errors
-    /// If the file can't be read or written.
-    pub fn peer(&self, link: &str, replica: ReplicaId) -> Result<(PeerNo, Option<Seq>), StoreError> {
-        let sqlite = |error| self.sqlite(error);
-        let writer = self.writer()?;
-        let bytes = replica.as_bytes().as_slice();
-        let known: Option<PeerNo> = writer
-            .db
-            .prepare_cached("SELECT no FROM peers WHERE replica=?")
-            .and_then(|mut find| find.query_row([bytes], |row| row.get(0)).optional())
-            .map_err(sqlite)?;
-        let no = match known {
-            Some(no) => no,
-            None => {
-                writer.db.execute("INSERT INTO peers(replica) VALUES(?)", [bytes]).map_err(sqlite)?;
-                PeerNo::try_from(writer.db.last_insert_rowid()).unwrap_or(PeerNo::MAX)
-            }
-        };
-        let seq = writer
-            .db
-            .prepare_cached("SELECT seq FROM checkpoints WHERE link=? AND replica=?")
-            .and_then(|mut find| find.query_row(params![link, bytes], |row| row.get(0)).optional())
-            .map_err(sqlite)?;
-        Ok((no, seq))
+/// Applies batches inside a transaction.
+pub(crate) fn apply_all(
+    store: &Store,
+    writer: &mut Writer,
+    batches: &[CheckedBatch],
+) -> Result<Applied, StoreError> {
+    let mut applied = Applied::default();
+    for batch in batches {
+        batch.source.check_whole()?;
+        writer.clock.observe(batch.newest, batch.newest.millis())?;
+        apply_one(store, writer, batch, &mut applied)?;
     }
-
-    /// The replica that a link last had on its other side, and how far its feed is durable here.
-    ///
-    /// # Errors
-    /// If the file can't be read.
-    pub fn link_checkpoint(&self, link: &str) -> Result<Option<(ReplicaId, Seq)>, StoreError> {
-        let sql = "SELECT replica, seq FROM checkpoints WHERE link=? ORDER BY latest DESC LIMIT 1";
-        self.read(|db| {
-            db.prepare_cached(sql)
-                .and_then(|mut find| {
-                    find.query_row([link], |row| Ok((ReplicaId::from_bytes(row.get(0)?), row.get(1)?)))
-                        .optional()
-                })
-                .map_err(|error| self.sqlite(error))
-        })
-    }
+    Ok(applied)
 }
 
 /// Applies one batch inside a transaction.
+fn apply_one(
+    store: &Store,
+    writer: &mut Writer,
+    batch: &CheckedBatch,
+    applied: &mut Applied,
+) -> Result<(), StoreError> {
+    let source = &batch.source;
+    match &batch.work {
+        Work::Changes(changes) => {
+            let incoming = &changes.incoming;
+            let numbers = Numbers::new(Arc::clone(&incoming.names));
+            let first_seq = writer.next_seq;
+            let (same_fields, interned, all_own) = (false, None, true);
+            Applier {
+                store,
+                writer,
+                source,
+                incoming,
+                applied,
+                numbers,
+                same_fields,
+                interned,
+                first_seq,
+                all_own,
+            }
+            .run(changes)
+        }
+        Work::Forget(upto) => {
+            refusals::forget(&writer.db, source.peer_no, *upto).map_err(|error| store.sqlite(error))
+        }
+        Work::TakeBack(writes, names, unopened) => {
+            let mut numbers = Numbers::new(Arc::clone(names));
+            for write in writes {
+                let authority = match &write.state {
+                    Some(state) => Some(numbers.decode(writer, &state.history, &state.body)?),
+                    None => None,
+                };
+                let taken = rejected::take(store, writer, source, write, authority.as_ref())?;
+                applied.changed += u64::from(taken);
+            }
+            store.note_unopened(writer, unopened)
+        }
+    }
+}
+
+/// Applies changes inside a transaction.
 struct Applier<'a> {
     store: &'a Store,
     writer: &'a mut Writer,
-    batch: &'a CheckedBatch,
+    source: &'a Source,
+    incoming: &'a Incoming,
     applied: &'a mut Applied,
-    /// This replica's number of the peer's field numbers, as far as they were needed.
-    fields: Vec<Option<FieldNo>>,
+    numbers: Numbers,
+    /// The numbers are the same, as far as the batch's bodies use them.
+    same_fields: bool,
+    /// The writer that was given a number last.
+    interned: Option<ReplicaId>,
     first_seq: Seq,
+    /// Every entry so far has the peer as its origin.
+    all_own: bool,
 }
 
-impl<'a> Applier<'a> {
-    fn new(
-        store: &'a Store,
-        writer: &'a mut Writer,
-        batch: &'a CheckedBatch,
-        applied: &'a mut Applied,
-    ) -> Self {
-        let first_seq = writer.next_seq;
-        Self { store, writer, batch, applied, fields: Vec::new(), first_seq }
-    }
-
-    fn run(mut self) -> Result<(), StoreError> {
-        for entry in &self.batch.entries {
+impl Applier<'_> {
+    fn run(mut self, changes: &Changes) -> Result<(), StoreError> {
+        let first = self.writer.next_seq;
+        let mut gate = GateKeeper::start(self.store, self.writer, self.source)?;
+        let mut court = Court::start(self.store, self.writer, self.source)?;
+        // Behind a gate, names are only taken with what is let through.
+        self.same_fields = gate.is_none();
+        for no in changes.fields.iter().filter(|_| gate.is_none()) {
+            self.same_fields &= self.numbers.field(self.writer, no)? == no;
+        }
+        let incoming = self.incoming;
+        for entry in &changes.entries {
             if entry.starts {
                 self.first_seq = self.writer.next_seq;
             }
-            let data = &self.batch.incoming.data;
-            let history = data.get(entry.history.clone()).unwrap_or_default();
-            let body = data.get(entry.body.clone()).unwrap_or_default();
+            if let Some(reason) = entry.removal {
+                let gone =
+                    self.store.on_removal(self.writer, entry.id, reason, self.source, incoming.peer_has)?;
+                self.applied.changed += u64::from(gone);
+                continue;
+            }
+            let history = incoming.data.get(entry.history.clone()).unwrap_or_default();
+            let body = incoming.data.get(entry.body.clone()).unwrap_or_default();
+            if self.store.has_graves() && self.meet_grave(entry.id, history, body)? {
+                continue;
+            }
+            let entry = Entry { id: entry.id, names: &incoming.names, history, body };
+            let passed = match &mut gate {
+                Some(gate) => gate.ask(self.store, self.writer, entry, self.applied)?,
+                None => Passed::Yes { log: true },
+            };
+            let waits = match &court {
+                Some(court) => court.waits(self.store, self.writer, self.source, entry.id)?,
+                None => false,
+            };
+            let log = match passed {
+                Passed::Yes { log } if !waits => log,
+                passed => {
+                    // Its sender has something else than what is here.
+                    self.all_own = false;
+                    if let (Passed::Relayed, Some(court)) = (passed, &mut court) {
+                        self.overrule(entry.id, history, body, court)?;
+                    }
+                    continue;
+                }
+            };
+            self.store.stays(self.writer, &self.source.link, entry.id)?;
             if !self.insert_new(entry.id, history, body)? {
-                self.merge(entry.id, history, body)?;
+                self.merge(entry.id, history, body, log, court.as_mut())?;
             }
         }
-        if let Some(seq) = self.batch.incoming.checkpoint {
+        self.store.note_opened(self.writer, changes.entries.iter().map(|entry| entry.id))?;
+        self.store.note_unopened(self.writer, &changes.unopened)?;
+        let (next, peer) = (self.writer.next_seq, self.source.peer_no);
+        if self.all_own && peer != 0 && next > first {
+            self.writer.brought.push(Stretch { first, last: next - 1, peer });
+        }
+        if let Some(seq) = incoming.checkpoint {
             self.save_checkpoint(seq)?;
         }
         Ok(())
@@ -311,22 +199,37 @@ impl<'a> Applier<'a> {
 
     /// The common case: a record that is new here and has not changed since it was inserted.
     fn insert_new(&mut self, id: RecordId, history: &[u8], body: &[u8]) -> Result<bool, StoreError> {
-        let names = Arc::clone(&self.batch.incoming.names);
+        let names = Arc::clone(&self.incoming.names);
         let writer_of = |no| names.writer(no);
-        let head = HistoryReader { writer: &writer_of, row_seq: None }.head(&mut Reader::new(history))?;
+        let (reader, mut bytes) = (HistoryReader { writer: &writer_of, row_seq: None }, Reader::new(history));
+        let head = reader.head(&mut bytes)?;
         let (true, Some(born)) = (head.uniform, head.life.born) else { return Ok(false) };
-        self.intern_fields(body)?;
+        let sealed = if head.sealed { Some(reader.uniform_group(born, &mut bytes)?) } else { None };
+        let sealed =
+            sealed.map(|group| group.renumber(&mut |no| self.numbers.field(self.writer, no))).transpose()?;
+        if !self.same_fields {
+            for (no, _) in RecordView::parse(body)?.iter() {
+                self.numbers.field(self.writer, no)?;
+            }
+        }
         self.intern_writer(born.writer)?;
-        let Writer { names, buffer, .. } = &mut *self.writer;
+        let place = self.place(self.writer.next_seq, self.source.peer_no);
+        let Writer { db, names, buffer, .. } = &mut *self.writer;
         let RowBuffer { history: row_history, body: row_body, .. } = buffer;
         row_history.clear();
-        row_body.clear();
-        let fields = &self.fields;
-        remap(body, |no| fields.get(no as usize).copied().flatten(), row_body)?;
         let mut writer_no = |writer| names.writer_no(writer).unwrap_or(u32::MAX);
-        HistoryWriter { writer_no: &mut writer_no, row_seq: None }.head(&head, row_history);
-        let place = self.place(self.writer.next_seq, self.batch.source.peer_no);
-        let inserted = self.writer.buffer.insert_new(&self.writer.db, id, head.life, place);
+        let mut history_writer = HistoryWriter { writer_no: &mut writer_no, row_seq: None };
+        history_writer.head(&head, row_history);
+        sealed.iter().for_each(|group| history_writer.uniform_group(group, row_history));
+        let row_body = if self.same_fields {
+            body
+        } else {
+            row_body.clear();
+            let numbers = &self.numbers;
+            remap(body, |no| numbers.known(no), row_body)?;
+            row_body
+        };
+        let inserted = insert_new(db, id, head.life, place, (row_history, row_body));
         let inserted = inserted.map_err(|error| self.store.sqlite(error))?;
         if inserted {
             self.writer.take_seq();
@@ -335,17 +238,103 @@ impl<'a> Applier<'a> {
         Ok(inserted)
     }
 
-    fn merge(&mut self, id: RecordId, history: &[u8], body: &[u8]) -> Result<(), StoreError> {
-        let incoming = self.decode(history, body)?;
+    fn merge(
+        &mut self,
+        id: RecordId,
+        history: &[u8],
+        body: &[u8],
+        log: bool,
+        court: Option<&mut Court>,
+    ) -> Result<(), StoreError> {
+        let incoming = self.numbers.decode(self.writer, history, body)?;
         let peer_life = incoming.life;
-        let row = StoredRow::find(&self.writer.db, id).map_err(|error| self.store.sqlite(error))?;
-        let mut state = match &row {
-            Some(row) => row.decode(&self.writer.names)?,
-            None => RecordState::default(),
+        let (row, before) = self.find(id)?;
+        let unsent = self.unsent_before(row.as_ref(), &before, peer_life);
+        let (state, mut report) = match court {
+            Some(court) => self.judge(id, before, incoming, court)?,
+            None => {
+                let mut state = before;
+                let came = self.source.is_authority().then(|| incoming.clone());
+                let mut report = state.merge(incoming, self.writer.next_seq);
+                came.iter().for_each(|came| as_decided(came, &mut report.displaced));
+                (state, report)
+            }
         };
-        let seq = self.writer.next_seq;
-        let mut report = state.merge(incoming, seq);
-        let peer_has = self.batch.incoming.peer_has;
+        report.displaced.extend(unsent.into_iter().filter(|_| !state.life.is_alive()));
+        for displaced in report.displaced.drain(..).filter(|_| log) {
+            self.applied.conflicts += u64::from(self.store.log_conflict(self.writer, id, &displaced)?);
+        }
+        let row_seq = row.as_ref().map_or(0, |row| row.seq);
+        let (state, untold) = self.resend_lost(id, state, (peer_life, row_seq), &mut report);
+        if report.changed || untold {
+            return self.write(id, row.as_ref(), &state, (&report, untold));
+        }
+        Ok(())
+    }
+
+    /// What is known of a record.
+    fn find(&self, id: RecordId) -> Result<(Option<StoredRow>, RecordState), StoreError> {
+        let row = StoredRow::find(&self.writer.db, id).map_err(|error| self.store.sqlite(error))?;
+        let state = row.as_ref().map(|row| row.decode(&self.writer.names)).transpose()?;
+        Ok((row, state.unwrap_or_default()))
+    }
+
+    /// What this replica, as the authority, makes of what came of a record.
+    fn judge(
+        &mut self,
+        id: RecordId,
+        before: RecordState,
+        came: RecordState,
+        court: &mut Court,
+    ) -> Result<(RecordState, MergeReport), StoreError> {
+        let mut after = before.clone();
+        let mut report = after.merge(came.clone(), self.writer.next_seq);
+        let merged = Merged { before: before.clone(), came, after, report: report.clone() };
+        let judged = court.judge(self.store, self.writer, self.source, id, merged)?;
+        report.displaced = judged.displaced;
+        if judged.refused.is_some() {
+            self.applied.refused += 1;
+            self.all_own = false;
+            report.sender_is_behind.clear();
+        }
+        if judged.decided {
+            report.changed = !is_same_state(&judged.state, &before);
+            report.differs_from_incoming = true;
+        }
+        Ok((judged.state, report))
+    }
+
+    /// Access rules have refused what came of a record, by a peer that brings what others hold as well: they are told
+    /// by a decision.
+    fn overrule(
+        &mut self,
+        id: RecordId,
+        history: &[u8],
+        body: &[u8],
+        court: &mut Court,
+    ) -> Result<(), StoreError> {
+        let came = self.numbers.decode(self.writer, history, body)?;
+        let (row, before) = self.find(id)?;
+        let mut after = before.clone();
+        after.merge(came, self.writer.next_seq);
+        let state = court.overrule(self.store, self.writer, &before, &after);
+        if is_same_state(&state, &before) {
+            return Ok(());
+        }
+        let report = MergeReport { differs_from_incoming: true, ..MergeReport::default() };
+        self.write(id, row.as_ref(), &state, (&report, false))
+    }
+
+    /// Has sent again what the peer acknowledged before and does not have. Answers also whether it shows something that it
+    /// has to be told of once.
+    fn resend_lost(
+        &self,
+        id: RecordId,
+        mut state: RecordState,
+        (peer_life, row_seq): (Life, Seq),
+        report: &mut MergeReport,
+    ) -> (RecordState, bool) {
+        let (seq, peer_has) = (self.writer.next_seq, self.incoming.peer_has);
         // The peer acknowledged a newer write than it sends: it has lost it (or agreed by content only).
         for field in &report.sender_is_behind {
             if let Ok(at) = state.cells.binary_search_by_key(field, |(no, _)| *no)
@@ -356,28 +345,47 @@ impl<'a> Applier<'a> {
                 report.changed = true;
             }
         }
-        let row_seq = row.as_ref().map_or(0, |row| row.seq);
-        if state.life != peer_life && row_seq != 0 && row_seq <= peer_has {
+        // It was not told that the record was deleted, because it was not shown it any more; it has kept it, and shows it.
+        let mut revived = false;
+        if !state.life.agrees(&peer_life) && row_seq != 0 && row_seq <= peer_has {
             state.cells.iter_mut().for_each(|(_, cell)| cell.seq = seq);
             report.changed = true;
+            revived = peer_life.is_alive() && !state.life.is_alive() && self.writer.shadows_from != Seq::MAX;
         }
-        for displaced in &report.displaced {
-            self.applied.conflicts += u64::from(self.store.log_conflict(self.writer, id, displaced)?);
-        }
-        if !report.changed {
-            return Ok(());
-        }
-        let peer = self.batch.source.peer_no;
-        let knew = row.as_ref().is_none_or(|row| row.origin == peer || row.seq <= peer_has);
+        let untold = revived || (report.differs_from_incoming && self.is_untold(id, &state, peer_life));
+        (state, untold)
+    }
+
+    /// Puts what is known of a record now in the place of its row.
+    fn write(
+        &mut self,
+        id: RecordId,
+        row: Option<&StoredRow>,
+        state: &RecordState,
+        (report, untold): (&MergeReport, bool),
+    ) -> Result<(), StoreError> {
+        let (peer, peer_has) = (self.source.peer_no, self.incoming.peer_has);
+        let knew = row.is_none_or(|row| row.origin == peer || row.seq <= peer_has);
         let origin = if knew && !report.differs_from_incoming { peer } else { 0 };
-        self.writer.take_seq();
+        self.all_own &= origin == peer;
+        if let Some(row) = row.filter(|_| untold) {
+            let held = self.writer.take_seq();
+            keep_held(&self.writer.db, row, (held, held + 1), peer)
+                .map_err(|error| self.store.sqlite(error))?;
+        }
+        let seq = self.writer.take_seq();
         self.applied.changed += 1;
-        for writer in writers_of(&state) {
+        for writer in writers_of(state) {
             self.intern_writer(writer)?;
         }
         let place = self.place(seq, origin);
-        let Writer { db, names, buffer, .. } = &mut *self.writer;
-        buffer.encode(id, &state, seq, names)?;
+        let Writer { names, buffer, .. } = &mut *self.writer;
+        buffer.encode(id, state, seq, names)?;
+        if let Some(row) = row {
+            keep_shadow(&self.writer.db, self.writer.shadows_from, row, seq)
+                .map_err(|error| self.store.sqlite(error))?;
+        }
+        let Writer { db, buffer, .. } = &mut *self.writer;
         match row {
             Some(row) => buffer.replace(db, row.seq, state.life, place),
             None => buffer.insert_new(db, id, state.life, place).map(drop),
@@ -385,47 +393,23 @@ impl<'a> Applier<'a> {
         .map_err(|error| self.store.sqlite(error))
     }
 
-    /// An incoming state in this replica's numbers.
-    fn decode(&mut self, history: &[u8], body: &[u8]) -> Result<RecordState, StoreError> {
-        let names = Arc::clone(&self.batch.incoming.names);
-        let writer_of = |no| names.writer(no);
-        let reader = HistoryReader { writer: &writer_of, row_seq: None };
-        let mut state = reader.state(&mut Reader::new(history), body)?;
-        let mut cells: Vec<(FieldNo, Cell)> = Vec::with_capacity(state.cells.len());
-        for (no, cell) in state.cells {
-            cells.push((self.field(no)?, cell));
-        }
-        cells.sort_unstable_by_key(|(field, _)| *field);
-        state.cells = cells;
-        Ok(state)
-    }
-
-    fn intern_fields(&mut self, body: &[u8]) -> Result<(), StoreError> {
-        for (no, _) in RecordView::parse(body)?.iter() {
-            self.field(no)?;
-        }
-        Ok(())
-    }
-
-    fn field(&mut self, no: FieldNo) -> Result<FieldNo, StoreError> {
-        if let Some(Some(known)) = self.fields.get(no as usize) {
-            return Ok(*known);
-        }
-        let name = self.batch.incoming.names.field(no).ok_or(DecodeError::UnknownNumber(no))?;
-        let Writer { db, names, .. } = &mut *self.writer;
-        let here = names.intern_field(db, name)?;
-        if self.fields.len() <= no as usize {
-            self.fields.resize(no as usize + 1, None);
-        }
-        if let Some(slot) = self.fields.get_mut(no as usize) {
-            *slot = Some(here);
-        }
-        Ok(here)
+    /// Whether the peer shows a record that is here as well, as something that it is not told of because it is outside
+    /// of what this side shows it. Of that it learns once; that it holds the record is what its sending it proves.
+    fn is_untold(&self, id: RecordId, state: &RecordState, peer_life: Life) -> bool {
+        let Some(told) = self.source.told_view() else { return false };
+        let names = &self.writer.names;
+        let fields = StateFields { id, state, field_no: &|name| names.field_no(name) };
+        let kept = self.writer.shadows_from != Seq::MAX;
+        kept && state.life.is_alive() && peer_life.is_alive() && !told.matches(&fields)
     }
 
     fn intern_writer(&mut self, writer: ReplicaId) -> Result<(), StoreError> {
-        let Writer { db, names, .. } = &mut *self.writer;
-        names.intern_writer(db, writer).map(drop).map_err(|error| self.store.sqlite(error))
+        if self.interned != Some(writer) {
+            let Writer { db, names, .. } = &mut *self.writer;
+            names.intern_writer(db, writer).map_err(|error| self.store.sqlite(error))?;
+            self.interned = Some(writer);
+        }
+        Ok(())
     }
 
     const fn place(&self, seq: Seq, origin: PeerNo) -> Place {
@@ -436,12 +420,24 @@ impl<'a> Applier<'a> {
         // A count, no time: a clock that was set back must not bring a replica back that is gone.
         let sql = "INSERT OR REPLACE INTO checkpoints(link, replica, seq, latest) VALUES(?1,?2,?3,
                    (SELECT coalesce(max(latest),0)+1 FROM checkpoints WHERE link=?1))";
-        let Source { link, replica, .. } = &self.batch.source;
+        let Source { link, replica, .. } = self.source;
         self.writer
             .db
             .prepare_cached(sql)
             .and_then(|mut save| save.execute(params![link, replica.as_bytes().as_slice(), seq]))
             .map(drop)
             .map_err(|error| self.store.sqlite(error))
+    }
+}
+
+/// What an authority sent displaced: it has decided. What of it lost to writes that it has yet to judge is no conflict.
+fn as_decided(came: &RecordState, displaced: &mut Vec<Displaced>) {
+    let pending = |displaced: &Displaced| {
+        displaced.kind == ConflictKind::Overwritten
+            && came.cell(displaced.field).is_some_and(|cell| cell.stamp == displaced.cell.stamp)
+    };
+    displaced.retain(|displaced| !pending(displaced));
+    for displaced in displaced.iter_mut().filter(|displaced| displaced.kind == ConflictKind::Overwritten) {
+        displaced.kind = ConflictKind::Decided;
     }
 }

@@ -6,19 +6,23 @@ use std::sync::Arc;
 
 use blazedb_sqlite::rusqlite::Connection;
 
-use crate::connection::{CacheKib, open_writer};
+use crate::connection::{CacheKib, file_uri, open_writer};
 use crate::error::{StoreError, from_sqlite};
 use crate::functions::SharedNames;
 use crate::key::{FileKey, Password};
+use crate::opening::{check_ours, existing_key, random_replica, read_header};
 use crate::row::StoredRow;
-use crate::schema::set_meta;
-use crate::store::{Store, StoreOptions, check_ours, existing_key, random_replica, read_header};
+use crate::schema::{STEPS, migrate, set_meta};
+use crate::store::{Store, StoreOptions};
+use crate::tombstones::Tombstones;
 
 /// What a verification looked at.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Verified {
     /// Rows, also of deleted records.
     pub rows: u64,
+    /// Of these, tombstones that are kept for readers; and the graves of those that were dropped.
+    pub tombstones: Tombstones,
     /// What is wrong, one line each; empty if all is well.
     pub problems: Vec<String>,
 }
@@ -31,9 +35,15 @@ impl Store {
     pub fn verify(&self) -> Result<Verified, StoreError> {
         // What is in the caches of connections would hide what is in the file.
         self.release_memory();
+        let doubts = self.in_doubt()?;
+        let (search, tombstones) = (self.search_problem()?, self.tombstones()?);
         self.read(|db| {
             let sqlite = |error| self.sqlite(error);
-            let mut verified = Verified::default();
+            let doubt = |doubt: crate::prepared::InDoubt| {
+                format!("transaction {} is undecided: {} is missing", doubt.id, doubt.journal.display())
+            };
+            let problems = search.into_iter().chain(doubts.into_iter().map(doubt));
+            let mut verified = Verified { problems: problems.collect(), tombstones, ..Verified::default() };
             let mut check = db.prepare("PRAGMA integrity_check(20)").map_err(sqlite)?;
             let lines = check.query_map([], |row| row.get::<_, String>(0)).map_err(sqlite)?;
             for line in lines {
@@ -69,6 +79,10 @@ impl Store {
     pub fn backup(&self, target: &Path) -> Result<(), StoreError> {
         if target.exists() {
             return Err(StoreError::Exists(target.to_owned()));
+        }
+        let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(directory) = directory {
+            fs::metadata(directory).map_err(|error| StoreError::Io(directory.to_owned(), error))?;
         }
         let staged = Staged::new(sibling(target, ".backup"));
         let key = self.inner.key.as_ref();
@@ -159,49 +173,39 @@ pub fn restore(backup: &Path, target: &Path, password: &Password) -> Result<(), 
     sync_parent(target)
 }
 
-/// Gives the file a new replica id and forgets whom the old one had met.
+/// Gives the file a new replica id and forgets whom the old one had met, and what they were shown.
 fn renew(backup: &Path, staged: &Path, key: Option<&FileKey>) -> Result<(), StoreError> {
     let sqlite = |error| from_sqlite(backup, error);
     let names = SharedNames::default();
     let db = open_writer(staged, key, CacheKib(2_048), &names).map_err(sqlite)?;
-    if check_ours(backup, &db)? == 0 {
+    let version = check_ours(backup, &db)?;
+    if version == 0 {
         return Err(StoreError::Damaged(backup.to_owned(), "it is empty".to_owned()));
     }
+    migrate(&db, version, STEPS).map_err(sqlite)?;
     set_meta(&db, "replica", random_replica()?.as_bytes().as_slice()).map_err(sqlite)?;
     set_meta(&db, "clean", 1).map_err(sqlite)?;
     db.execute_batch(
         "DELETE FROM checkpoints; UPDATE records SET origin=0 WHERE origin<>0; DELETE FROM peers;
+         DELETE FROM refusals; DELETE FROM views; DELETE FROM shadows; DELETE FROM leaving;
+         DELETE FROM meta WHERE key='shadows_from';
          PRAGMA wal_checkpoint(TRUNCATE);",
     )
     .map_err(sqlite)
 }
 
 fn vacuum_into(db: &Connection, target: &Path, key: Option<&FileKey>) -> Result<(), StoreError> {
-    let target = &std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
-    let target_text = target
-        .to_str()
-        .ok_or_else(|| StoreError::Io(target.to_owned(), std::io::Error::other("the path is not UTF-8")))?;
-    let mut uri = String::from("file:");
-    for byte in target_text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(byte)),
-            other => uri.push_str(&format!("%{other:02X}")),
-        }
-    }
-    match key {
-        Some(key) => uri.push_str(&format!("?cipher=aegis&key={}", key.raw())),
-        None => uri.push_str("?cipher=aegis&key="),
-    }
+    let uri = file_uri(target, key)?;
     db.execute("VACUUM INTO ?", [uri]).map(drop).map_err(|error| from_sqlite(target, error))
 }
 
-fn sibling(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn sibling(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-fn sync_file(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn sync_file(path: &Path) -> Result<(), StoreError> {
     let io = |error| StoreError::Io(path.to_owned(), error);
     File::open(path).and_then(|file| file.sync_all()).map_err(io)?;
     sync_parent(path)

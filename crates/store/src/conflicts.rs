@@ -5,7 +5,7 @@ use blazedb_core::cell::Content;
 use blazedb_core::limits::MAX_CONFLICTS;
 use blazedb_core::merge::{ConflictKind, Displaced};
 use blazedb_core::{Hlc, RecordId, ReplicaId, Stamp, Value};
-use blazedb_sqlite::rusqlite::{Row, params};
+use blazedb_sqlite::rusqlite::{Connection, Row, params};
 
 use crate::error::StoreError;
 use crate::store::{Store, Writer};
@@ -59,6 +59,8 @@ impl Store {
                 let elements = set.elements.keys().map(|element| element.to_value()).collect();
                 Some(encode(&Value::Set(elements)))
             }
+            // Only members can tell what it was; the one that wrote it logs it.
+            Content::Sealed(_) => return Ok(false),
         };
         let sql = "INSERT OR IGNORE INTO conflicts(id, field, value, stamp, winner, kind, at_ms)
                    VALUES(?,?,?,?,?,?,?)";
@@ -89,6 +91,13 @@ impl Store {
     }
 }
 
+/// Whether a write of a field is in the log.
+pub(crate) fn has_lost(db: &Connection, id: RecordId, field: &str, stamp: Stamp) -> bool {
+    let sql = "SELECT 1 FROM conflicts WHERE id=? AND field=? AND stamp=?";
+    let key = params![id.as_bytes().as_slice(), field, stamp_bytes(stamp)];
+    db.prepare_cached(sql).and_then(|mut find| find.exists(key)).unwrap_or(false)
+}
+
 fn encode(value: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     blazedb_core::blazebinary::encode_value(value, &mut bytes);
@@ -108,7 +117,7 @@ fn read_conflict(row: &Row<'_>) -> blazedb_sqlite::rusqlite::Result<Conflict> {
     })
 }
 
-fn stamp_bytes(stamp: Stamp) -> [u8; 24] {
+pub(crate) fn stamp_bytes(stamp: Stamp) -> [u8; 24] {
     let mut bytes = [0; 24];
     let (time, writer) = bytes.split_at_mut(8);
     time.copy_from_slice(&stamp.time.0.to_be_bytes());
@@ -116,7 +125,7 @@ fn stamp_bytes(stamp: Stamp) -> [u8; 24] {
     bytes
 }
 
-fn stamp_of(bytes: [u8; 24]) -> Stamp {
+pub(crate) fn stamp_of(bytes: [u8; 24]) -> Stamp {
     let time = bytes.first_chunk::<8>().map_or(0, |time| u64::from_be_bytes(*time));
     let writer = bytes.last_chunk::<16>().copied().unwrap_or_default();
     Stamp::new(Hlc(time), ReplicaId::from_bytes(writer))
@@ -127,6 +136,7 @@ const fn kind_number(kind: ConflictKind) -> u8 {
         ConflictKind::Overwritten => 0,
         ConflictKind::Deleted => 1,
         ConflictKind::Outlived => 2,
+        ConflictKind::Decided => 3,
     }
 }
 
@@ -134,6 +144,7 @@ const fn kind_of(number: u8) -> ConflictKind {
     match number {
         0 => ConflictKind::Overwritten,
         1 => ConflictKind::Deleted,
+        3 => ConflictKind::Decided,
         _ => ConflictKind::Outlived,
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use blazedb_sqlite::rusqlite::config::DbConfig;
 use blazedb_sqlite::rusqlite::{Connection, OpenFlags, Result};
 
+use crate::error::StoreError;
 use crate::functions::{self, SharedNames};
 use crate::key::FileKey;
 
@@ -63,6 +64,26 @@ pub(crate) fn open_reader(
     let db = open(path, key, OpenFlags::SQLITE_OPEN_READ_WRITE, cache, names)?;
     db.pragma_update(None, "query_only", true)?;
     Ok(db)
+}
+
+/// A file and its key as SQLite's `ATTACH` and `VACUUM INTO` take them.
+pub(crate) fn file_uri(path: &Path, key: Option<&FileKey>) -> std::result::Result<String, StoreError> {
+    let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let text = path
+        .to_str()
+        .ok_or_else(|| StoreError::Io(path.clone(), std::io::Error::other("the path is not UTF-8")))?;
+    let mut uri = String::from("file:");
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(byte)),
+            other => uri.push_str(&format!("%{other:02X}")),
+        }
+    }
+    match key {
+        Some(key) => uri.push_str(&format!("?cipher=aegis&key={}", key.raw())),
+        None => uri.push_str("?cipher=aegis&key="),
+    }
+    Ok(uri)
 }
 
 fn open(

@@ -3,17 +3,22 @@
 //! An entry is: varint (length of the body, doubled, plus 1 where a transaction starts), varint (length of the
 //! history), record id, history, body; numbers are this replica's own. Grammar: `docs/spec/record.md`.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use blazedb_core::blazebinary::varint::write_varint;
-use blazedb_core::blazebinary::{FieldNo, RecordBuilder, RecordView};
-use blazedb_core::feed::{FeedBatch, FeedEntry, Names, Seq};
-use blazedb_core::history::{HistoryWriter, encode_body};
-use blazedb_core::{RecordId, ReplicaId};
+use blazedb_core::blazebinary::{RecordBuilder, RecordView};
+use blazedb_core::cell::Content;
+use blazedb_core::feed::{Audience, FeedBatch, FeedEntry, Names, PeerNo, Seq};
+use blazedb_core::history::{HistoryWriter, encode_body, removal};
+use blazedb_core::numbers::NumberSet;
+use blazedb_core::seal::Sealed;
+use blazedb_core::view::{Held, Lens};
+use blazedb_core::{RecordId, ReplicaId, Stamp};
 use blazedb_sqlite::rusqlite::Connection;
 
 use crate::error::StoreError;
+use crate::graves;
+use crate::judge::{Judge, Verdict};
 use crate::names::NameTable;
 use crate::query::clamp;
 use crate::row::{StoredRow, writers_of};
@@ -28,47 +33,147 @@ impl Store {
     /// A record that changed since `after` appears with the fields that did, or whole where it is not certain
     /// that whoever has read up to `after` has the others.
     ///
+    /// A reader with a restricted view gets what enters it, what changes in it and what leaves it.
+    ///
     /// # Errors
     /// If the file can't be read.
-    pub fn feed(&self, after: Seq, max_bytes: usize) -> Result<FeedBatch, StoreError> {
+    pub fn feed(&self, after: Seq, max_bytes: usize, lens: &Lens) -> Result<FeedBatch, StoreError> {
         // Taken before the snapshot: whatever is not in it lies behind this.
         let head = self.head();
         self.read(|db| {
             let names = self.names();
             let known = lock(&self.inner.reached).complete_at(after);
-            let mut encoder = Encoder::new(&names, known);
+            let judge = Judge::new(self, db, &names, lens, (after, known));
+            let mut encoder = Encoder::new(&names, known, judge);
             let (last, at_end) = self.read_entries(db, &mut encoder, after, max_bytes)?;
             let upto = if at_end { last.max(head) } else { last };
-            lock(&self.inner.reached).stopped(upto, if at_end { upto } else { known });
             encoder.batch.known = known;
-            Ok(encoder.finish(after, upto))
+            encoder.batch.snapshot = if at_end { upto } else { self.end_of_feed(db)? };
+            if lens.held == Held::Same {
+                encoder.batch.bonds = self.bonds(after, upto);
+            }
+            let batch = encoder.finish(after, upto);
+            lock(&self.inner.reached).read(&batch);
+            Ok(batch)
+        })
+        .and_then(|batch| self.sealed(batch))
+    }
+
+    /// Where the feed ends in a snapshot.
+    fn end_of_feed(&self, db: &Connection) -> Result<Seq, StoreError> {
+        let end = db.prepare_cached("SELECT max(seq) FROM records");
+        let end = end.and_then(|mut end| end.query_row([], |row| row.get::<_, Option<Seq>>(0)));
+        end.map(Option::unwrap_or_default).map_err(|error| self.sqlite(error))
+    }
+
+    /// A reader that stands where a batch begins takes it, though it was read for another. Answers false if it may not: it
+    /// may have less than those for whom the batch was read, or have read what it has later; or the batch shows what the
+    /// reader is not to see any more.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn share(&self, batch: &FeedBatch, lens: &Lens) -> Result<bool, StoreError> {
+        // A record that has changed since was perhaps shown then, and is not now. Rows leave a stretch, and none comes.
+        if !lens.view.is_all() && self.rows_between(batch.after, batch.upto)? != batch.rows {
+            return Ok(false);
+        }
+        Ok(lock(&self.inner.reached).share(batch))
+    }
+
+    fn rows_between(&self, after: Seq, upto: Seq) -> Result<u64, StoreError> {
+        self.read_once(|db| {
+            db.prepare_cached("SELECT count(*) FROM records WHERE seq>? AND seq<=?")
+                .and_then(|mut count| count.query_row([clamp(after), clamp(upto)], |row| row.get(0)))
+                .map_err(|error| self.sqlite(error))
         })
     }
 
-    /// Up to which sequence everybody who has read up to `place` has every cell. A batch that was made for
-    /// readers who had more ([`FeedBatch::known`]) is not for all who stand there now.
+    /// Up to which sequence everybody who has read up to `place` has every cell.
     #[must_use]
     pub fn known_at(&self, place: Seq) -> Seq {
         lock(&self.inner.reached).complete_at(place)
     }
 
-    /// These records as they are now, in full; those that are unknown here are left out.
+    /// Where `peer`, which stands at `after`, may go on reading: what follows there is what it brought itself. In a
+    /// restricted view some of that may have to be taken from it again: then it is read.
+    #[must_use]
+    pub fn behind_own(&self, after: Seq, peer: PeerNo, lens: &Lens) -> Seq {
+        if lens.held != Held::Same || !lens.view.is_all() {
+            return after;
+        }
+        let brought = lock(&self.inner.brought);
+        self.pass_over(after, brought.behind(after, peer))
+    }
+
+    /// These records as they are now, in full; those that are unknown here or not shown are left out.
     ///
     /// # Errors
     /// If the file can't be read.
-    pub fn records_in_full(&self, ids: &[RecordId]) -> Result<FeedBatch, StoreError> {
+    pub fn records_in_full(&self, ids: &[RecordId], lens: &Lens) -> Result<FeedBatch, StoreError> {
+        self.encode_each(ids.iter().map(|id| (*id, None)), lens, |judge, row, _| judge.on_request(row))
+    }
+
+    /// Removals of those of these records that a reader is not shown, and the tombstones of those that are deleted,
+    /// as far as the reader knows when they were born. For the rest there is no answer, whether or not they are here.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn unshown(&self, held: &[(RecordId, Stamp)], lens: &Lens) -> Result<FeedBatch, StoreError> {
+        let held = held.iter().map(|(id, born)| (*id, Some(*born)));
+        self.encode_each(held, lens, |judge, row, born| match born {
+            Some(born) => judge.on_held(row, born),
+            None => Ok(Verdict::Nothing),
+        })
+    }
+
+    /// When those of these records were born that are here.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn births(&self, ids: &[RecordId]) -> Result<Vec<(RecordId, Stamp)>, StoreError> {
         self.read(|db| {
             let names = self.names();
-            let mut encoder = Encoder::new(&names, 0);
+            let mut births = Vec::new();
             for id in ids {
-                if let Some(mut row) = StoredRow::find(db, *id).map_err(|error| self.sqlite(error))? {
-                    // The peer asks because it lacks the record, even if it is where the record came from.
-                    row.origin = 0;
-                    encoder.push(&row, true)?;
+                let row = StoredRow::find(db, *id).map_err(|error| self.sqlite(error))?;
+                let head = row.map(|row| row.head(&names)).transpose()?;
+                births.extend(head.and_then(|head| head.life.born).map(|born| (*id, born)));
+            }
+            Ok(births)
+        })
+    }
+
+    /// Of each the reader may say when it was born.
+    fn encode_each(
+        &self,
+        ids: impl Iterator<Item = (RecordId, Option<Stamp>)>,
+        lens: &Lens,
+        verdict: impl Fn(&Judge<'_>, &StoredRow, Option<Stamp>) -> Result<Verdict, StoreError>,
+    ) -> Result<FeedBatch, StoreError> {
+        self.read(|db| {
+            let names = self.names();
+            let mut encoder = Encoder::new(&names, 0, Judge::new(self, db, &names, lens, (0, 0)));
+            for (id, with) in ids {
+                let row = match StoredRow::find(db, id).map_err(|error| self.sqlite(error))? {
+                    None => graves::row_of(self, db, &names, id, with)?,
+                    row => row,
+                };
+                if let Some(row) = row {
+                    let verdict = verdict(&encoder.judge, &row, with)?;
+                    encoder.push_as(&row, true, verdict)?;
                 }
             }
             Ok(encoder.finish(0, 0))
         })
+        .and_then(|batch| self.sealed(batch))
+    }
+
+    /// What leaves a member leaves sealed.
+    fn sealed(&self, batch: FeedBatch) -> Result<FeedBatch, StoreError> {
+        match self.sealer() {
+            Some(sealer) if sealer.seals() => Ok(sealer.seal_batch(&batch)?),
+            _ => Ok(batch),
+        }
     }
 
     /// Answers the last sequence taken in, and whether the feed ends there.
@@ -84,12 +189,16 @@ impl Store {
         let mut statement = db.prepare_cached(sql).map_err(sqlite)?;
         let mut last = after;
         let mut transaction = None;
+        let tie = self.next_tie(after);
         let mut rows = statement.query([clamp(after)]).map_err(sqlite)?;
         while let Some(row) = rows.next().map_err(sqlite)? {
-            let row = StoredRow::read(row).map_err(sqlite)?;
+            let row = StoredRow::borrow(row).map_err(sqlite)?;
             let first = row.seq.saturating_sub(row.tx);
             let starts = transaction != Some(first);
             let len = encoder.batch.data.len();
+            if starts && last > after && last >= tie {
+                return Ok((last, false));
+            }
             if starts && len >= max_bytes && last > after {
                 // Somewhere it has to stop, even where readers stood that had more.
                 let good = lock(&self.inner.reached).may_stop(last, encoder.known);
@@ -98,6 +207,7 @@ impl Store {
                 }
             }
             encoder.push(&row, starts)?;
+            encoder.batch.rows += 1;
             transaction = Some(first);
             last = row.seq;
         }
@@ -111,40 +221,92 @@ struct Encoder<'a> {
     /// The reader has every cell up to here.
     known: Seq,
     batch: FeedBatch,
-    fields: BTreeSet<FieldNo>,
-    writers: BTreeSet<u32>,
+    fields: NumberSet,
+    writers: NumberSet,
+    /// The writer that was noted last.
+    writer: Option<ReplicaId>,
     history: Vec<u8>,
     body: Vec<u8>,
     builder: RecordBuilder,
+    judge: Judge<'a>,
+    /// The next entry starts a transaction, whether or not the row that started it is shown.
+    starts: bool,
 }
 
 impl<'a> Encoder<'a> {
-    fn new(names: &'a NameTable, known: Seq) -> Self {
+    fn new(names: &'a NameTable, known: Seq, judge: Judge<'a>) -> Self {
         Self {
             names,
             known,
+            judge,
+            starts: true,
             batch: FeedBatch::default(),
-            fields: BTreeSet::new(),
-            writers: BTreeSet::new(),
+            fields: NumberSet::default(),
+            writers: NumberSet::default(),
+            writer: None,
             history: Vec::new(),
             body: Vec::new(),
             builder: RecordBuilder::new(),
         }
     }
 
-    fn push(&mut self, row: &StoredRow, starts: bool) -> Result<(), StoreError> {
+    fn push<B: AsRef<[u8]>>(&mut self, row: &StoredRow<B>, starts: bool) -> Result<(), StoreError> {
+        let verdict = self.judge.judge(row)?;
+        self.push_as(row, starts, verdict)
+    }
+
+    fn push_as<B: AsRef<[u8]>>(
+        &mut self,
+        row: &StoredRow<B>,
+        starts: bool,
+        verdict: Verdict,
+    ) -> Result<(), StoreError> {
+        self.starts |= starts;
+        match verdict {
+            Verdict::Removal(reason, audience) => {
+                self.append(row.id, audience, &removal(reason), &[]);
+                Ok(())
+            }
+            Verdict::RemovalFrom(reason, peers) => {
+                peers
+                    .iter()
+                    .for_each(|peer| self.append(row.id, Audience::Only(*peer), &removal(reason), &[]));
+                Ok(())
+            }
+            Verdict::GoneFor(peers) => {
+                peers.iter().try_for_each(|peer| self.push_cells(row, 0, Audience::Only(*peer)))
+            }
+            Verdict::Delta(audience) => self.push_cells(row, self.known, audience),
+            Verdict::Whole(audience) => self.push_cells(row, 0, audience),
+            Verdict::Nothing => Ok(()),
+        }
+    }
+
+    /// The cells that are newer than `known`, without those that the view leaves out.
+    fn push_cells<B: AsRef<[u8]>>(
+        &mut self,
+        row: &StoredRow<B>,
+        known: Seq,
+        audience: Audience,
+    ) -> Result<(), StoreError> {
         let head = row.head(self.names)?;
-        if head.uniform {
+        if head.uniform && self.judge.hidden().is_empty() {
             // Inserted and not touched since: what is stored is what is sent.
             if let Some(born) = head.life.born {
                 self.note_writer(born.writer);
+                if head.sealed {
+                    let fields = row.uniform_group(self.names, born)?.fields;
+                    for field in fields {
+                        self.fields.insert(field.field);
+                    }
+                }
             }
-            self.note_fields(&row.body)?;
-            self.append(row, starts, &row.history, &row.body);
+            self.note_fields(row.body.as_ref())?;
+            self.append(row.id, audience, row.history.as_ref(), row.body.as_ref());
             return Ok(());
         }
-        let state = row.decode(self.names)?;
-        let known = self.known;
+        let mut state = row.decode(self.names)?;
+        state.cells.retain(|(field, _)| !self.judge.hidden().contains(field));
         let (mut history, mut body) = (std::mem::take(&mut self.history), std::mem::take(&mut self.body));
         history.clear();
         body.clear();
@@ -158,25 +320,36 @@ impl<'a> Encoder<'a> {
         encode_body(&state, |cell| cell.seq > known, &mut self.builder, &mut body)
             .map_err(|error| StoreError::Encode { id: row.id, error })?;
         writers_of(&state).into_iter().for_each(|writer| self.note_writer(writer));
-        self.fields.extend(state.cells.iter().filter(|(_, cell)| cell.seq > known).map(|(field, _)| *field));
-        self.append(row, starts, &history, &body);
+        for (field, cell) in state.cells.iter().filter(|(_, cell)| cell.seq > known) {
+            self.fields.insert(*field);
+            if let Content::Sealed(Sealed::Write { group, .. }) = &cell.content {
+                for field in &group.fields {
+                    self.fields.insert(field.field);
+                }
+            }
+        }
+        self.append(row.id, audience, &history, &body);
         (self.history, self.body) = (history, body);
         Ok(())
     }
 
-    fn append(&mut self, row: &StoredRow, starts: bool, history: &[u8], body: &[u8]) {
+    fn append(&mut self, id: RecordId, audience: Audience, history: &[u8], body: &[u8]) {
+        let starts = std::mem::take(&mut self.starts);
         let data = &mut self.batch.data;
         write_varint((body.len() as u64) << 1 | u64::from(starts), data);
         write_varint(history.len() as u64, data);
-        data.extend_from_slice(row.id.as_bytes());
+        data.extend_from_slice(id.as_bytes());
         data.extend_from_slice(history);
         data.extend_from_slice(body);
         let end = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        self.batch.entries.push(FeedEntry { end, origin: row.origin });
+        self.batch.entries.push(FeedEntry { end, audience });
     }
 
     fn note_writer(&mut self, writer: ReplicaId) {
-        self.writers.extend(self.names.writer_no(writer));
+        if self.writer != Some(writer) {
+            self.writer = Some(writer);
+            self.names.writer_no(writer).map(|no| self.writers.insert(no));
+        }
     }
 
     fn note_fields(&mut self, body: &[u8]) -> Result<(), StoreError> {
@@ -188,8 +361,8 @@ impl<'a> Encoder<'a> {
 
     fn finish(mut self, after: Seq, upto: Seq) -> FeedBatch {
         let names = self.names;
-        let fields = self.fields.iter().filter_map(|no| names.field(*no).map(|name| (*no, Arc::clone(name))));
-        let writers = self.writers.iter().filter_map(|no| names.writer(*no).map(|writer| (*no, writer)));
+        let fields = self.fields.iter().filter_map(|no| names.field(no).map(|name| (no, Arc::clone(name))));
+        let writers = self.writers.iter().filter_map(|no| names.writer(no).map(|writer| (no, writer)));
         self.batch.names = Names { fields: fields.collect(), writers: writers.collect() };
         self.batch.after = after;
         self.batch.upto = upto;

@@ -7,17 +7,25 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use blazedb_core::ReplicaId;
-use blazedb_core::blazebinary::FieldNo;
+use blazedb_core::blazebinary::varint::Reader;
+use blazedb_core::blazebinary::{DecodeError, FieldNo};
+use blazedb_core::feed::PeerNames;
+use blazedb_core::history::HistoryReader;
 use blazedb_core::limits::{MAX_FIELD_NAME_BYTES, MAX_FIELD_NAMES};
+use blazedb_core::merge::RecordState;
+use blazedb_core::seal::is_sealed_name;
 use blazedb_sqlite::rusqlite::{Connection, Result, params};
 
 use crate::error::{StoreError, from_sqlite};
+use crate::store::Writer;
 
 /// Both tables.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NameTable {
     fields: Vec<Arc<str>>,
     field_nos: HashMap<Arc<str>, FieldNo>,
+    /// Which field followed each in the last record that had it; in front, which came first.
+    followers: Vec<FieldNo>,
     writers: Vec<ReplicaId>,
     writer_nos: HashMap<ReplicaId, u32>,
 }
@@ -57,6 +65,11 @@ impl NameTable {
         self.fields.len() + self.writers.len()
     }
 
+    /// The field names, by number.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.fields.iter()
+    }
+
     pub(crate) fn field(&self, no: FieldNo) -> Option<&Arc<str>> {
         self.fields.get(no as usize)
     }
@@ -73,6 +86,19 @@ impl NameTable {
         self.writer_nos.get(&writer).copied()
     }
 
+    /// As [`NameTable::intern_field`], for a field that is written here.
+    pub(crate) fn intern_own_field(
+        &mut self,
+        db: &Connection,
+        name: &str,
+    ) -> std::result::Result<FieldNo, StoreError> {
+        if let Some(no) = self.field_no(name).filter(|_| !is_sealed_name(name)) {
+            return Ok(no);
+        }
+        check_field_name(name)?;
+        self.intern_field(db, name)
+    }
+
     /// The number of a field name, given now if it is new.
     pub(crate) fn intern_field(
         &mut self,
@@ -82,7 +108,7 @@ impl NameTable {
         if let Some(no) = self.field_no(name) {
             return Ok(no);
         }
-        check_field_name(name)?;
+        check_peer_field_name(name)?;
         if self.fields.len() >= MAX_FIELD_NAMES {
             return Err(StoreError::FieldName(name.to_owned(), "the database has too many field names"));
         }
@@ -91,6 +117,45 @@ impl NameTable {
         db.prepare_cached("INSERT INTO fields VALUES(?,?)")
             .and_then(|mut insert| insert.execute(params![no, name]))
             .map_err(|error| from_sqlite(path, error))?;
+        Ok(no)
+    }
+
+    /// Writes those that are only in memory, because the transaction that gave them was rolled back.
+    pub(crate) fn store_missing(&self, db: &Connection) -> Result<()> {
+        let known = |table: &str| {
+            db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, usize>(0))
+        };
+        let (fields, writers) = (known("fields")?, known("writers")?);
+        for (no, name) in self.fields.iter().enumerate().skip(fields) {
+            db.execute("INSERT INTO fields VALUES(?,?)", params![no, name])?;
+        }
+        for (no, writer) in self.writers.iter().enumerate().skip(writers) {
+            db.execute("INSERT INTO writers VALUES(?,?)", params![no, writer.as_bytes().as_slice()])?;
+        }
+        Ok(())
+    }
+
+    /// As [`intern_field`](Self::intern_field), for a name that stands behind the field `before` in its record.
+    ///
+    /// Records are alike: what followed `before` the last time is compared first, and most often nothing is hashed.
+    pub(crate) fn intern_next(
+        &mut self,
+        db: &Connection,
+        before: Option<FieldNo>,
+        name: &str,
+    ) -> std::result::Result<FieldNo, StoreError> {
+        let at = before.map_or(0, |no| no as usize + 1);
+        let guess = self.followers.get(at).copied();
+        if let Some(no) = guess.filter(|no| self.field(*no).is_some_and(|known| **known == *name)) {
+            return Ok(no);
+        }
+        let no = self.intern_own_field(db, name)?;
+        if self.followers.len() <= at {
+            self.followers.resize(at + 1, no);
+        }
+        if let Some(follower) = self.followers.get_mut(at) {
+            *follower = no;
+        }
         Ok(no)
     }
 
@@ -106,6 +171,62 @@ impl NameTable {
     }
 }
 
+/// Refuses names that no peer may send. Beside what records use, those are sealed names.
+pub(crate) fn check_peer_field_name(name: &str) -> std::result::Result<(), StoreError> {
+    if is_sealed_name(name) && name.len() <= MAX_FIELD_NAME_BYTES { Ok(()) } else { check_field_name(name) }
+}
+
+/// The numbers of this replica for those of a peer, as far as they were needed.
+pub(crate) struct Numbers {
+    names: Arc<PeerNames>,
+    fields: Vec<Option<FieldNo>>,
+}
+
+impl Numbers {
+    pub(crate) const fn new(names: Arc<PeerNames>) -> Self {
+        Self { names, fields: Vec::new() }
+    }
+
+    /// A state of the peer in the numbers of this replica.
+    pub(crate) fn decode(
+        &mut self,
+        writer: &mut Writer,
+        history: &[u8],
+        body: &[u8],
+    ) -> std::result::Result<RecordState, StoreError> {
+        let names = Arc::clone(&self.names);
+        let writer_of = |no| names.writer(no);
+        let reader = HistoryReader { writer: &writer_of, row_seq: None };
+        reader.state(&mut Reader::new(history), body)?.renumber(|no| self.field(writer, no))
+    }
+
+    /// The number of a field, given now if its name is new here.
+    pub(crate) fn field(
+        &mut self,
+        writer: &mut Writer,
+        no: FieldNo,
+    ) -> std::result::Result<FieldNo, StoreError> {
+        if let Some(known) = self.known(no) {
+            return Ok(known);
+        }
+        let name = self.names.field(no).ok_or(DecodeError::UnknownNumber(no))?;
+        let Writer { db, names, .. } = writer;
+        let here = names.intern_field(db, name)?;
+        if self.fields.len() <= no as usize {
+            self.fields.resize(no as usize + 1, None);
+        }
+        if let Some(slot) = self.fields.get_mut(no as usize) {
+            *slot = Some(here);
+        }
+        Ok(here)
+    }
+
+    /// The number of a field that was asked for before.
+    pub(crate) fn known(&self, no: FieldNo) -> Option<FieldNo> {
+        self.fields.get(no as usize).copied().flatten()
+    }
+}
+
 /// Refuses names that no record may use.
 pub(crate) fn check_field_name(name: &str) -> std::result::Result<(), StoreError> {
     let problem = match name {
@@ -116,4 +237,30 @@ pub(crate) fn check_field_name(name: &str) -> std::result::Result<(), StoreError
         _ => return Ok(()),
     };
     Err(StoreError::FieldName(name.to_owned(), problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_one_number_whatever_stood_in_front_of_it() {
+        let db = Connection::open_in_memory().unwrap();
+        crate::schema::create(&db, ReplicaId::from_bytes([1; 16])).unwrap();
+        let mut names = NameTable::default();
+        let records: [&[&str]; 5] =
+            [&["a", "b", "d"], &["a", "c", "d"], &["b", "d"], &["d", "a"], &["a", "b", "c", "d", "e"]];
+        for record in records.iter().chain(&records).chain(records.iter().rev()) {
+            let mut before = None;
+            for name in *record {
+                let no = names.intern_next(&db, before, name).unwrap();
+                assert_eq!(names.field_no(name), Some(no), "{name}");
+                assert_eq!(names.field(no).map(AsRef::as_ref), Some(*name));
+                before = Some(no);
+            }
+        }
+        assert_eq!(names.len(), 5);
+        assert!(names.intern_next(&db, None, "id").is_err());
+        assert_eq!(NameTable::load(&db).unwrap().fields, names.fields);
+    }
 }

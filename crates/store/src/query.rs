@@ -10,6 +10,7 @@ use blazedb_sqlite::rusqlite::{Connection, OptionalExtension, Row, params_from_i
 use crate::error::StoreError;
 use crate::functions::{now, stored_matches};
 use crate::names::NameTable;
+use crate::row::ALIVE;
 use crate::sql_filter::{FieldResolver, SqlParam, compile};
 use crate::store::Store;
 
@@ -140,6 +141,23 @@ impl Store {
         })
     }
 
+    /// How many records match, and how many bytes they have as they are stored, before names and compression.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn measure(&self, filter: Option<&Filter>) -> Result<(u64, u64), StoreError> {
+        let query = Query { filter: filter.cloned(), ..Query::default() };
+        let columns = "count(*), coalesce(sum(16+length(body)+length(history)), 0)";
+        let (sql, params) = select_sql(columns, &query, &self.names());
+        self.read_once(|db| {
+            db.prepare_cached(&sql)
+                .and_then(|mut sum| {
+                    sum.query_row(params_from_iter(&params), |row| Ok((row.get(0)?, row.get(1)?)))
+                })
+                .map_err(|error| self.sqlite(error))
+        })
+    }
+
     /// Every record in order of id, until `visit` answers false.
     ///
     /// # Errors
@@ -173,7 +191,7 @@ impl Store {
             self.each(db, sql, &params, |row| {
                 let (id, body) = id_and_body(row)?;
                 let (seq, state): (Seq, u8) = (row.get(2)?, row.get(3)?);
-                let here = state == crate::row::ALIVE
+                let here = state == ALIVE
                     && filter.is_none_or(|f| stored_matches(f, id, body, &names, now()) == Some(true));
                 let record = if here { Some(decode(id, body, &names, None)?) } else { None };
                 changes.push(FeedChange { seq, id, record });
@@ -189,7 +207,7 @@ impl Store {
     /// If the file can't be read.
     pub fn is_empty(&self) -> Result<bool, StoreError> {
         self.read(|db| {
-            db.query_row("SELECT 1 FROM records LIMIT 1", [], |_| Ok(()))
+            db.query_row("SELECT 1 FROM records UNION ALL SELECT 1 FROM graves LIMIT 1", [], |_| Ok(()))
                 .optional()
                 .map(|row| row.is_none())
                 .map_err(|error| self.sqlite(error))
@@ -214,14 +232,14 @@ impl Store {
     /// If the file can't be written.
     pub fn ensure_index(&self, field: &str) -> Result<(), StoreError> {
         self.commit(|writer| {
-            let no = writer.names.intern_field(&writer.db, field)?;
+            let no = writer.names.intern_own_field(&writer.db, field)?;
             let sql =
                 format!("CREATE INDEX IF NOT EXISTS field_{no} ON records(bz(body,{no})) WHERE state=0");
             writer.db.execute_batch(&sql).map_err(|error| self.sqlite(error))
         })
     }
 
-    fn each(
+    pub(crate) fn each(
         &self,
         db: &Connection,
         sql: &str,
@@ -265,7 +283,7 @@ impl<'a> LateNames<'a> {
 }
 
 /// What stops the visit of rows.
-enum VisitError {
+pub(crate) enum VisitError {
     Sqlite(blazedb_sqlite::rusqlite::Error),
     Store(StoreError),
 }
@@ -282,7 +300,7 @@ impl From<StoreError> for VisitError {
     }
 }
 
-fn id_and_body<'r>(row: &'r Row<'_>) -> Result<(RecordId, &'r [u8]), VisitError> {
+pub(crate) fn id_and_body<'r>(row: &'r Row<'_>) -> Result<(RecordId, &'r [u8]), VisitError> {
     let id = RecordId::from_bytes(row.get(0)?);
     Ok((id, row.get_ref(1)?.as_blob().unwrap_or_default()))
 }
@@ -292,52 +310,65 @@ pub(crate) fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn numbers(fields: &[String], names: &NameTable) -> Vec<FieldNo> {
+pub(crate) fn numbers(fields: &[String], names: &NameTable) -> Vec<FieldNo> {
     fields.iter().filter_map(|field| names.field_no(field)).collect()
 }
 
-fn decode(
+pub(crate) fn decode(
     id: RecordId,
     body: &[u8],
     names: &NameTable,
     select: Option<&[FieldNo]>,
 ) -> Result<Record, StoreError> {
-    let mut record = Record::new(id);
-    for (no, raw) in RecordView::parse(body)?.iter() {
-        if select.is_none_or(|select| select.contains(&no))
-            && let Some(name) = names.field(no)
-        {
-            record.fields.insert(name.to_string(), raw.decode()?);
-        }
-    }
-    Ok(record)
+    let wanted = |no| select.is_none_or(|select| select.contains(&no));
+    let fields =
+        RecordView::parse(body)?.decode(|no| names.field(no).filter(|_| wanted(no)).map(AsRef::as_ref))?;
+    Ok(Record { id, fields })
 }
 
-fn select_sql(columns: &str, query: &Query, names: &NameTable) -> (String, Vec<SqlParam>) {
-    let mut sql = format!("SELECT {columns} FROM records WHERE state=0");
+/// The rows of `from` that are there and match, as `SELECT columns FROM from WHERE ..`.
+pub(crate) fn found_sql(
+    columns: &str,
+    filter: Option<&Filter>,
+    names: &NameTable,
+) -> (String, Vec<SqlParam>) {
+    let mut sql = format!("SELECT {columns} FROM records WHERE state={ALIVE}");
     let mut params = Vec::new();
-    if let Some(filter) = &query.filter {
+    if let Some(filter) = filter {
         let condition = compile(filter, names, now());
-        sql.push_str(" AND (");
+        sql.push_str(" AND ");
         sql.push_str(&condition.sql);
-        sql.push(')');
         params = condition.params;
     }
+    (sql, params)
+}
+
+/// What a field is sorted by.
+pub(crate) fn sort_key(field: &str, names: &NameTable) -> String {
+    match (field, names.field_no(field)) {
+        ("id", _) => "id".to_owned(),
+        (_, Some(no)) => format!("bz(body,{no})"),
+        // A field that no record has sorts nothing.
+        (_, None) => "NULL".to_owned(),
+    }
+}
+
+pub(crate) fn select_sql(columns: &str, query: &Query, names: &NameTable) -> (String, Vec<SqlParam>) {
+    let (mut sql, params) = found_sql(columns, query.filter.as_ref(), names);
     for (at, order) in query.order_by.iter().enumerate() {
         sql.push_str(if at == 0 { " ORDER BY " } else { ", " });
-        match (order.field.as_str(), names.field_no(&order.field)) {
-            ("id", _) => sql.push_str("id"),
-            (_, Some(no)) => sql.push_str(&format!("bz(body,{no})")),
-            // A field that no record has sorts nothing.
-            (_, None) => sql.push_str("NULL"),
-        }
+        sql.push_str(&sort_key(&order.field, names));
         sql.push_str(if order.descending { " DESC" } else { " ASC" });
     }
-    if query.limit.is_some() || query.offset > 0 {
-        let limit = query.limit.map_or(-1, clamp);
-        sql.push_str(&format!(" LIMIT {limit} OFFSET {}", clamp(query.offset)));
-    }
+    push_limit(&mut sql, query.limit, query.offset);
     (sql, params)
+}
+
+pub(crate) fn push_limit(sql: &mut String, limit: Option<u64>, offset: u64) {
+    if limit.is_some() || offset > 0 {
+        let limit = limit.map_or(-1, clamp);
+        sql.push_str(&format!(" LIMIT {limit} OFFSET {}", clamp(offset)));
+    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@ use blazedb_core::cell::Content;
 use blazedb_core::feed::{PeerNo, Seq};
 use blazedb_core::history::{HistoryHead, HistoryReader, HistoryWriter, encode_body};
 use blazedb_core::merge::{Life, RecordState};
-use blazedb_core::{RecordId, ReplicaId};
-use blazedb_sqlite::rusqlite::{Connection, OptionalExtension, Result, Row, params};
+use blazedb_core::seal::SealedGroup;
+use blazedb_core::view::RemovalReason;
+use blazedb_core::{RecordId, ReplicaId, Stamp};
+use blazedb_sqlite::rusqlite::{CachedStatement, Connection, OptionalExtension, Result, Row, params};
 
 use crate::error::StoreError;
 use crate::names::NameTable;
@@ -17,30 +19,48 @@ pub(crate) const ALIVE: u8 = 0;
 /// Column `state`: deleted, or only updates of it are known.
 pub(crate) const GONE: u8 = 1;
 
-/// A row as it is stored.
+/// Column `state`, less the byte of the reason: taken away by the other side of a link.
+const REMOVED: u8 = 1;
+
+/// Why the record of a row with this `state` was taken away, if it was.
+pub(crate) fn removal_reason(state: u8) -> Option<RemovalReason> {
+    RemovalReason::from_byte(state.checked_sub(REMOVED)?)
+}
+
+/// Length of a record's id, in bytes.
+pub(crate) const ID_BYTES: usize = 16;
+
+/// A row as it is stored: its bytes copied out, or where SQLite has them.
 #[derive(Debug)]
-pub(crate) struct StoredRow {
+pub(crate) struct StoredRow<B = Vec<u8>> {
     pub(crate) seq: Seq,
     pub(crate) id: RecordId,
     pub(crate) state: u8,
     pub(crate) origin: PeerNo,
     /// Position inside its transaction.
     pub(crate) tx: u64,
-    pub(crate) history: Vec<u8>,
-    pub(crate) body: Vec<u8>,
+    pub(crate) history: B,
+    pub(crate) body: B,
 }
 
-impl StoredRow {
-    pub(crate) fn read(row: &Row<'_>) -> Result<Self> {
+impl<'r> StoredRow<&'r [u8]> {
+    pub(crate) fn borrow(row: &'r Row<'_>) -> Result<Self> {
         Ok(Self {
             seq: row.get(0)?,
             id: RecordId::from_bytes(row.get(1)?),
             state: row.get(2)?,
             origin: row.get(3)?,
             tx: row.get(4)?,
-            history: row.get(5)?,
-            body: row.get::<_, Option<Vec<u8>>>(6)?.unwrap_or_default(),
+            history: row.get_ref(5)?.as_blob()?,
+            body: row.get_ref(6)?.as_blob_or_null()?.unwrap_or_default(),
         })
+    }
+}
+
+impl StoredRow {
+    pub(crate) fn read(row: &Row<'_>) -> Result<Self> {
+        let StoredRow { seq, id, state, origin, tx, history, body } = StoredRow::borrow(row)?;
+        Ok(Self { seq, id, state, origin, tx, history: history.to_vec(), body: body.to_vec() })
     }
 
     pub(crate) fn find(db: &Connection, id: RecordId) -> Result<Option<Self>> {
@@ -48,20 +68,48 @@ impl StoredRow {
         db.prepare_cached(sql)?.query_row([id.as_bytes().as_slice()], Self::read).optional()
     }
 
+    /// The first row behind a sequence.
+    pub(crate) fn next_behind(db: &Connection, seq: Seq) -> Result<Option<Self>> {
+        let sql =
+            "SELECT seq, id, state, origin, tx, history, body FROM records WHERE seq>? ORDER BY seq LIMIT 1";
+        db.prepare_cached(sql)?.query_row([crate::query::clamp(seq)], Self::read).optional()
+    }
+
+    /// Where it stands.
+    pub(crate) const fn place(&self) -> Place {
+        Place { seq: self.seq, origin: self.origin, tx: self.tx }
+    }
+}
+
+impl<B: AsRef<[u8]>> StoredRow<B> {
     /// What is known of the record.
     pub(crate) fn decode(&self, names: &NameTable) -> std::result::Result<RecordState, DecodeError> {
         let writer = |no| names.writer(no);
         let reader = HistoryReader { writer: &writer, row_seq: Some(self.seq) };
-        let mut bytes = Reader::new(&self.history);
-        let state = reader.state(&mut bytes, &self.body)?;
+        let mut bytes = Reader::new(self.history.as_ref());
+        let state = reader.state(&mut bytes, self.body.as_ref())?;
         bytes.finish()?;
         Ok(state)
+    }
+
+    /// The sealed values of a uniform history that has some.
+    pub(crate) fn uniform_group(
+        &self,
+        names: &NameTable,
+        born: Stamp,
+    ) -> std::result::Result<SealedGroup, DecodeError> {
+        let writer = |no| names.writer(no);
+        let reader = HistoryReader { writer: &writer, row_seq: Some(self.seq) };
+        let mut bytes = Reader::new(self.history.as_ref());
+        reader.head(&mut bytes)?;
+        reader.uniform_group(born, &mut bytes)
     }
 
     /// The start of the history, without its cells.
     pub(crate) fn head(&self, names: &NameTable) -> std::result::Result<HistoryHead, DecodeError> {
         let writer = |no| names.writer(no);
-        HistoryReader { writer: &writer, row_seq: Some(self.seq) }.head(&mut Reader::new(&self.history))
+        HistoryReader { writer: &writer, row_seq: Some(self.seq) }
+            .head(&mut Reader::new(self.history.as_ref()))
     }
 }
 
@@ -104,35 +152,69 @@ impl RowBuffer {
 
     /// How many bytes the row has.
     pub(crate) fn len(&self) -> usize {
-        self.history.len() + self.body.len() + 16
+        self.history.len() + self.body.len() + ID_BYTES
     }
 
     /// Inserts the row, unless there is one with this id. Answers whether it did.
     pub(crate) fn insert_new(&self, db: &Connection, id: RecordId, life: Life, place: Place) -> Result<bool> {
-        let sql = "INSERT INTO records(seq,id,state,origin,tx,history,body) VALUES(?,?,?,?,?,?,?)
-                   ON CONFLICT(id) DO NOTHING";
-        let (state, body) = self.columns(life);
-        let Place { seq, origin, tx } = place;
-        let id = id.as_bytes().as_slice();
-        Ok(db.prepare_cached(sql)?.execute(params![seq, id, state, origin, tx, self.history, body])? == 1)
+        insert_new(db, id, life, place, (&self.history, &self.body))
+    }
+
+    /// [`insert_new`](Self::insert_new) for many records of this node that are alive: what they share is part of
+    /// the statement. Takes sequence, id, position in the transaction, history and body.
+    pub(crate) fn prepare_insert_plain(db: &Connection) -> Result<CachedStatement<'_>> {
+        db.prepare_cached(
+            "INSERT INTO records(seq,id,state,origin,tx,history,body) VALUES(?,?,0,0,?,?,?)
+             ON CONFLICT(id) DO NOTHING",
+        )
     }
 
     /// Puts the row in the place of the one at `old_seq`.
     pub(crate) fn replace(&self, db: &Connection, old_seq: Seq, life: Life, place: Place) -> Result<()> {
         let sql = "UPDATE records SET seq=?, state=?, origin=?, tx=?, history=?, body=? WHERE seq=?";
-        let (state, body) = self.columns(life);
+        let (state, body) = columns(life, &self.body);
         let Place { seq, origin, tx } = place;
         db.prepare_cached(sql)?
             .execute(params![seq, state, origin, tx, self.history, body, old_seq])
             .map(drop)
     }
 
-    fn columns(&self, life: Life) -> (u8, Option<&[u8]>) {
-        let state = if life.is_alive() { ALIVE } else { GONE };
-        // An empty record that is alive has a body; a tombstone has none.
-        let keep = state == ALIVE || !self.body.is_empty();
-        (state, keep.then_some(self.body.as_slice()))
+    /// Puts a row in the place of the one at `old_seq` that says why the record is not here.
+    pub(crate) fn replace_by_removal(
+        &self,
+        db: &Connection,
+        old_seq: Seq,
+        reason: RemovalReason,
+        place: Place,
+    ) -> Result<()> {
+        let sql = "UPDATE records SET seq=?, state=?, origin=?, tx=?, history=?, body=NULL WHERE seq=?";
+        let Place { seq, origin, tx } = place;
+        let state = REMOVED + reason.byte();
+        db.prepare_cached(sql)?.execute(params![seq, state, origin, tx, self.history, old_seq]).map(drop)
     }
+}
+
+/// Inserts a row of `history` and `body`, unless there is one with this id. Answers whether it did.
+pub(crate) fn insert_new(
+    db: &Connection,
+    id: RecordId,
+    life: Life,
+    place: Place,
+    (history, body): (&[u8], &[u8]),
+) -> Result<bool> {
+    let sql = "INSERT INTO records(seq,id,state,origin,tx,history,body) VALUES(?,?,?,?,?,?,?)
+               ON CONFLICT(id) DO NOTHING";
+    let (state, body) = columns(life, body);
+    let Place { seq, origin, tx } = place;
+    let id = id.as_bytes().as_slice();
+    Ok(db.prepare_cached(sql)?.execute(params![seq, id, state, origin, tx, history, body])? == 1)
+}
+
+fn columns(life: Life, body: &[u8]) -> (u8, Option<&[u8]>) {
+    let state = if life.is_alive() { ALIVE } else { GONE };
+    // An empty record that is alive has a body; a tombstone has none.
+    let keep = state == ALIVE || !body.is_empty();
+    (state, keep.then_some(body))
 }
 
 /// Every replica that the history of `state` names.
@@ -152,8 +234,9 @@ pub(crate) fn writers_of(state: &RecordState) -> Vec<ReplicaId> {
             Content::Absent | Content::Register(_) => {}
             Content::Counter(counter) => {
                 writers.extend(counter.base.map(|base| base.writer));
-                writers.extend(counter.tallies.keys());
+                writers.extend(counter.seen.keys());
             }
+            Content::Sealed(sealed) => writers.extend(sealed.writers()),
             Content::Set(set) => {
                 writers.extend(set.base.map(|base| base.writer));
                 writers.extend(set.seen.keys());

@@ -4,7 +4,7 @@ use blazedb_core::ReplicaId;
 use blazedb_sqlite::rusqlite::{Connection, Result, params};
 
 /// The version that this program writes.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 6;
 /// `BLZ1`: marks the file as ours.
 pub(crate) const APPLICATION_ID: i64 = 0x424C_5A31;
 
@@ -25,9 +25,58 @@ CREATE TABLE conflicts(
     winner BLOB NOT NULL, kind INTEGER NOT NULL, at_ms INTEGER NOT NULL, UNIQUE(id, field, stamp));
 ";
 
+/// Version 2: what readers with restricted views were shown, former states, and records on their way out.
+const V2: &str = "
+CREATE TABLE views(
+    link TEXT NOT NULL, replica BLOB NOT NULL, views BLOB NOT NULL, acked INTEGER NOT NULL,
+    seen_ms INTEGER NOT NULL, PRIMARY KEY(link, replica)) WITHOUT ROWID;
+CREATE TABLE shadows(
+    id BLOB NOT NULL, seq INTEGER NOT NULL, until INTEGER NOT NULL, origin INTEGER NOT NULL, body BLOB,
+    PRIMARY KEY(id, seq)) WITHOUT ROWID;
+CREATE INDEX shadows_until ON shadows(until);
+CREATE TABLE leaving(
+    link TEXT NOT NULL, id BLOB NOT NULL, reason INTEGER NOT NULL, PRIMARY KEY(link, id)) WITHOUT ROWID;
+";
+/// Version 5: the keyring of sealed databases, and which records could not be opened.
+const V5: &str = "
+CREATE TABLE keyring(no INTEGER PRIMARY KEY, statement BLOB NOT NULL);
+CREATE TABLE unopened(id BLOB PRIMARY KEY, reason TEXT NOT NULL, keyless INTEGER NOT NULL, at_ms INTEGER NOT NULL)
+    WITHOUT ROWID;
+";
+
+/// Version 3, access rules: whose replicas are whose, what was refused here, and what an authority refused of this
+/// replica.
+const V3: &str = "
+CREATE TABLE replica_owners(replica BLOB PRIMARY KEY, node BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX replica_owners_node ON replica_owners(node);
+CREATE TABLE refusals(
+    no INTEGER PRIMARY KEY AUTOINCREMENT, peer_no INTEGER NOT NULL, id BLOB NOT NULL, operation INTEGER NOT NULL,
+    stamp BLOB NOT NULL, reason TEXT NOT NULL, UNIQUE(peer_no, id));
+CREATE INDEX refusals_of_peer ON refusals(peer_no, no);
+CREATE TABLE rejected(
+    no INTEGER PRIMARY KEY, id BLOB NOT NULL, operation INTEGER NOT NULL, stamp BLOB NOT NULL, reason TEXT NOT NULL,
+    body BLOB NOT NULL, unset BLOB NOT NULL, at_ms INTEGER NOT NULL, UNIQUE(id, stamp));
+";
+
+/// Version 4: parts of transactions over several files, until they are decided. See `docs/spec/transactions.md`.
+const V4: &str = "
+CREATE TABLE prepared(
+    no INTEGER PRIMARY KEY, tx BLOB NOT NULL UNIQUE, journal BLOB NOT NULL, path TEXT NOT NULL,
+    at_ms INTEGER NOT NULL, rows BLOB NOT NULL);
+";
+
+/// Version 6: graves of dropped tombstones, and when readers were here last.
+const V6: &str = "
+CREATE TABLE graves(
+    id BLOB PRIMARY KEY, time INTEGER NOT NULL, writer INTEGER NOT NULL, after_time INTEGER, after_writer INTEGER)
+    WITHOUT ROWID;
+CREATE INDEX tombstones ON records(state) WHERE state=1;
+ALTER TABLE peers ADD COLUMN seen_ms INTEGER;
+";
+
 /// What leads from each version to the next, from 0 on. Steps are only ever added: files of every version open
 /// for ever.
-pub(crate) const STEPS: &[&str] = &[V1];
+pub(crate) const STEPS: &[&str] = &[V1, V2, V3, V4, V5, V6];
 
 /// Makes the tables of a new file.
 pub(crate) fn create(db: &Connection, replica: ReplicaId) -> Result<()> {
@@ -90,13 +139,14 @@ mod tests {
     fn every_step_behind_the_version_of_the_file_runs_once_and_a_failed_one_leaves_no_trace() {
         let db = Connection::open_in_memory().unwrap();
         create(&db, ReplicaId::from_bytes([1; 16])).unwrap();
-        let second = "ALTER TABLE records ADD COLUMN extra";
-        migrate(&db, version(&db), &[V1, second]).unwrap();
-        assert_eq!(version(&db), 2);
-        migrate(&db, version(&db), &[V1, second]).unwrap();
-        let broken = "CREATE TABLE more(a); SELECT * FROM missing";
-        assert!(migrate(&db, 2, &[V1, second, broken]).is_err());
-        assert_eq!(version(&db), 2);
+        let next = "ALTER TABLE records ADD COLUMN extra";
+        let steps = [STEPS, &[next]].concat();
+        migrate(&db, version(&db), &steps).unwrap();
+        assert_eq!(version(&db), VERSION + 1);
+        migrate(&db, version(&db), &steps).unwrap();
+        let broken = [&steps[..], &["CREATE TABLE more(a); SELECT * FROM missing"]].concat();
+        assert!(migrate(&db, VERSION + 1, &broken).is_err());
+        assert_eq!(version(&db), VERSION + 1);
         assert!(db.prepare("SELECT * FROM more").is_err());
         assert!(db.prepare("SELECT extra FROM records").is_ok());
         assert_eq!(meta::<[u8; 16]>(&db, "replica").unwrap(), Some([1; 16]));

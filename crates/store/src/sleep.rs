@@ -4,32 +4,44 @@
 //! the clock and the place in the feed stay in memory.
 
 use std::path::Path;
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 
-use blazedb_sqlite::rusqlite::{self, Connection};
+use blazedb_core::feed::Seq;
+use blazedb_core::{Clock, Hlc};
+use blazedb_sqlite::rusqlite;
 
 use crate::connection::{CacheKib, open_writer, use_log};
 use crate::error::StoreError;
 use crate::functions::SharedNames;
 use crate::key::FileKey;
+use crate::names::NameTable;
 use crate::row::RowBuffer;
 use crate::store::{Inner, Store, StoreOptions, Writer, lock};
+use crate::views::load_shadows_from;
+
+/// The writer of a file, which is there only while the file is in use.
+pub(crate) struct Slot {
+    writer: Option<Box<Writer>>,
+    asleep: Asleep,
+}
+
+/// What is kept of a writer that is not there. Its names are those that readers use.
+struct Asleep {
+    clock: Clock,
+    clock_ceiling: Hlc,
+    next_seq: Seq,
+}
 
 impl Store {
     /// Closes connections and gives memory back; the next access opens them again, within a few milliseconds.
     pub fn release_memory(&self) {
-        lock(&self.inner.readers).clear();
-        let mut writer = lock(&self.inner.writer);
-        if writer.asleep || !writer.db.is_autocommit() {
-            return;
-        }
-        // An empty database in memory stands in for the file: small, and never asked anything.
-        if let Ok(nothing) = Connection::open_in_memory() {
-            nothing.set_prepared_statement_cache_capacity(0);
-            writer.db = nothing;
-            writer.asleep = true;
-            writer.buffer = RowBuffer::default();
+        *lock(&self.inner.readers) = Vec::new();
+        *lock(&self.inner.joiners) = Vec::new();
+        let mut slot = lock(&self.inner.writer);
+        if let Some(writer) = slot.writer.take_if(|writer| writer.db.is_autocommit()) {
+            let Writer { clock, clock_ceiling, next_seq, .. } = *writer;
+            slot.asleep = Asleep { clock, clock_ceiling, next_seq };
         }
     }
 
@@ -43,33 +55,51 @@ impl Store {
         self.inner.accesses.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The writer, awake.
-    pub(crate) fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
+    /// The place of the writer, whether it is awake or not. Nobody else writes until this is dropped.
+    pub(crate) fn writer_slot(&self) -> MutexGuard<'_, Slot> {
         self.count_access();
-        let mut writer = lock(&self.inner.writer);
+        lock(&self.inner.writer)
+    }
+
+    /// The writer in its place, awake.
+    pub(crate) fn awake<'s>(&self, slot: &'s mut Slot) -> Result<&'s mut Writer, StoreError> {
         let Inner { path, key, options, names, .. } = &*self.inner;
-        writer.wake(path, key.as_ref(), options, names).map_err(|error| self.sqlite(error))?;
-        Ok(writer)
+        slot.wake(path, key.as_ref(), options, names).map_err(|error| self.sqlite(error))
     }
 }
 
-impl Writer {
-    /// Opens the connection again if it was closed.
+impl Slot {
+    /// A place with a writer in it.
+    pub(crate) fn of(writer: Writer) -> Self {
+        let Writer { clock, clock_ceiling, next_seq, .. } = &writer;
+        let asleep = Asleep { clock: clock.clone(), clock_ceiling: *clock_ceiling, next_seq: *next_seq };
+        Self { writer: Some(Box::new(writer)), asleep }
+    }
+
+    /// The writer; its connection is opened again if it was closed.
     pub(crate) fn wake(
         &mut self,
         path: &Path,
         key: Option<&FileKey>,
         options: &StoreOptions,
         names: &SharedNames,
-    ) -> rusqlite::Result<()> {
-        if self.asleep {
-            let db = open_writer(path, key, CacheKib(options.cache_kib), names)?;
-            use_log(&db)?;
-            db.execute_batch(options.durability.pragma())?;
-            self.db = db;
-            self.asleep = false;
+    ) -> rusqlite::Result<&mut Writer> {
+        match &mut self.writer {
+            Some(writer) => Ok(writer),
+            place => {
+                let db = open_writer(path, key, CacheKib(options.cache_kib), names)?;
+                use_log(&db)?;
+                db.execute_batch(options.durability.pragma())?;
+                let Asleep { clock, clock_ceiling, next_seq } = &self.asleep;
+                let (clock, clock_ceiling, next_seq) = (clock.clone(), *clock_ceiling, *next_seq);
+                let names = NameTable::clone(&names.read().unwrap_or_else(PoisonError::into_inner));
+                let (buffer, brought) = (RowBuffer::default(), Vec::new());
+                let shadows_from = load_shadows_from(&db)?;
+                let writer =
+                    Writer { db, names, clock, clock_ceiling, next_seq, shadows_from, buffer, brought };
+                Ok(place.insert(Box::new(writer)))
+            }
         }
-        Ok(())
     }
 }
 

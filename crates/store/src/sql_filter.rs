@@ -12,19 +12,19 @@
 //! `blaze_match(body, id, text)`, which evaluates the canonical text and yields 1, 0 or NULL. The whole mapping is in
 //! `docs/spec/filter.md`.
 
+mod sql;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
 
-use blazedb_core::filter::ast::{CompareOp, Expr, Function, Operand, Path};
+use blazedb_core::filter::ast::{CompareOp, Expr, Function, Operand, Path, Root};
 use blazedb_core::filter::{Filter, string_as_timestamp, string_as_uuid};
 use blazedb_core::{Timestamp, Value};
 use blazedb_sqlite::rusqlite::types::{ToSqlOutput, ValueRef};
 use blazedb_sqlite::rusqlite::{self, ToSql};
 
-/// Members of one flat AND or OR. SQLite parses a chain into a tree as deep as it is long, so longer ones are halved.
-const MAX_CHAIN: usize = 8;
+use self::sql::Sql;
 
 /// Knows the numbers of the field names of a database.
 pub(crate) trait FieldResolver {
@@ -82,11 +82,32 @@ pub(crate) fn compile_for(
     now: Timestamp,
     table: Option<&str>,
 ) -> SqlCondition {
-    let bound = filter.for_records(now);
-    let prefix = table.map_or_else(String::new, |table| format!("{table}."));
-    let compiler = Compiler { resolver, prefix };
-    let condition = compiler.condition(bound.expr(), Wanted::True);
+    let side = Side { resolver, table, optional: false };
+    compile_bound(&filter.for_records(now), side, None)
+}
+
+/// Where a filter finds a record.
+#[derive(Clone, Copy)]
+pub(crate) struct Side<'a> {
+    /// The names of its fields.
+    pub resolver: &'a dyn FieldResolver,
+    /// Its table or alias.
+    pub table: Option<&'a str>,
+    /// There may be none: its columns are NULL then.
+    pub optional: bool,
+}
+
+/// The condition for a filter that was bound. With an `other` side, [`Root::Old`] is the record there.
+#[must_use]
+pub(crate) fn compile_bound(filter: &Filter, record: Side<'_>, other: Option<Side<'_>>) -> SqlCondition {
+    let condition = Compiler { record, other }.condition(filter.expr(), Wanted::True);
     SqlCondition { sql: format!("({})", condition.sql), params: condition.params }
+}
+
+impl Side<'_> {
+    fn prefix(&self) -> String {
+        self.table.map_or_else(String::new, |table| format!("{table}."))
+    }
 }
 
 /// Which answer of the filter the SQL is to be true for.
@@ -154,8 +175,13 @@ impl Kind {
 enum Column {
     /// `bz(body,N)`
     Field(String),
-    /// The column of ids: sixteen bytes, always there.
-    Id(String),
+    /// The column of ids: sixteen bytes, always there unless the whole record is `optional`.
+    Id {
+        /// The column.
+        sql: String,
+        /// Whether it can be NULL.
+        optional: bool,
+    },
     /// A name that no record has: missing everywhere.
     Nowhere,
 }
@@ -163,8 +189,8 @@ enum Column {
 const NULL_KEY: &str = "x'00'";
 
 struct Compiler<'a> {
-    resolver: &'a dyn FieldResolver,
-    prefix: String,
+    record: Side<'a>,
+    other: Option<Side<'a>>,
 }
 
 impl Compiler<'_> {
@@ -186,8 +212,19 @@ impl Compiler<'_> {
     /// Left to the evaluator.
     fn evaluated(&self, expr: &Expr, wanted: Wanted) -> Sql {
         let answer = u8::from(wanted == Wanted::True);
-        let prefix = &self.prefix;
-        let mut sql = Sql::text(format!("blaze_match({prefix}body,{prefix}id,?)={answer}"));
+        let mut other = None;
+        expr.visit_paths(&mut |path| {
+            if path.root == Root::Old {
+                other = self.other;
+            }
+        });
+        let prefix = self.record.prefix();
+        let mut sql = Sql::text(match other.map(|other| other.prefix()) {
+            None => format!("blaze_match({prefix}body,{prefix}id,?)={answer}"),
+            Some(other) => {
+                format!("blaze_match_pair({prefix}body,{prefix}id,{other}body,{other}id,?)={answer}")
+            }
+        });
         sql.params.push(SqlParam::Text(expr.to_string()));
         sql
     }
@@ -217,14 +254,20 @@ impl Compiler<'_> {
     }
 
     fn column(&self, path: &Path) -> Option<Column> {
-        let prefix = &self.prefix;
-        match path.top_level()? {
-            "id" => Some(Column::Id(format!("{prefix}id"))),
-            name => Some(self.resolver.number(name).map_or(Column::Nowhere, |number| {
-                // Character by character what the index was created with.
-                Column::Field(format!("bz({prefix}body,{number})"))
-            })),
+        let side = match path.root {
+            Root::Record => self.record,
+            Root::Old => self.other?,
+            Root::User => return None,
+        };
+        let [name] = path.segments.as_slice() else { return None };
+        let prefix = side.prefix();
+        if name == "id" {
+            return Some(Column::Id { sql: format!("{prefix}id"), optional: side.optional });
         }
+        Some(side.resolver.number(name).map_or(Column::Nowhere, |number| {
+            // Character by character what the index was created with.
+            Column::Field(format!("bz({prefix}body,{number})"))
+        }))
     }
 }
 
@@ -233,7 +276,7 @@ impl Column {
     fn key(&self, kind: Kind, literal: &Value) -> Option<SqlParam> {
         match (self, kind.key(literal)?) {
             (Self::Field(_), key) => Some(key),
-            (Self::Id(_), SqlParam::Blob(tagged)) if kind == Kind::Uuid => {
+            (Self::Id { .. }, SqlParam::Blob(tagged)) if kind == Kind::Uuid => {
                 Some(SqlParam::Blob(tagged.get(1..)?.to_vec()))
             }
             _ => None,
@@ -242,7 +285,7 @@ impl Column {
 
     fn sql(&self) -> &str {
         match self {
-            Self::Field(sql) | Self::Id(sql) => sql,
+            Self::Field(sql) | Self::Id { sql, .. } => sql,
             Self::Nowhere => "NULL",
         }
     }
@@ -251,7 +294,7 @@ impl Column {
     fn is_null(&self) -> Sql {
         match self {
             Self::Field(sql) => Sql::text(format!("{sql}={NULL_KEY}")),
-            Self::Id(_) | Self::Nowhere => Sql::constant(false),
+            Self::Id { .. } | Self::Nowhere => Sql::constant(false),
         }
     }
 
@@ -259,7 +302,7 @@ impl Column {
     fn is_not_null(&self) -> Sql {
         match self {
             Self::Field(sql) => Sql::text(format!("{sql}<>{NULL_KEY}")),
-            Self::Id(_) => Sql::constant(true),
+            Self::Id { .. } => self.is_there(),
             Self::Nowhere => Sql::constant(false),
         }
     }
@@ -271,8 +314,18 @@ impl Column {
             (Self::Field(sql), (Some(start), end)) => {
                 Sql::all(vec![Sql::text(format!("{sql}>={start}")), Sql::text(format!("{sql}<{end}"))])
             }
-            (Self::Id(_), _) => Sql::constant(kind == Kind::Uuid),
+            (Self::Id { .. }, _) if kind == Kind::Uuid => self.is_there(),
+            (Self::Id { .. }, _) => Sql::constant(false),
             (Self::Nowhere, _) => Sql::constant(false),
+        }
+    }
+
+    /// The record has the column.
+    fn is_there(&self) -> Sql {
+        match self {
+            Self::Field(sql) | Self::Id { sql, optional: true } => Sql::text(format!("{sql} IS NOT NULL")),
+            Self::Id { .. } => Sql::constant(true),
+            Self::Nowhere => Sql::constant(false),
         }
     }
 
@@ -288,10 +341,12 @@ fn truth(column: &Column, wanted: Wanted) -> Sql {
 
 fn has(column: &Column, wanted: Wanted) -> Sql {
     match (column, wanted) {
-        (Column::Field(sql), Wanted::True) => Sql::text(format!("{sql} IS NOT NULL")),
-        (Column::Field(sql), Wanted::False) => Sql::text(format!("{sql} IS NULL")),
-        (Column::Id(_), wanted) => Sql::constant(wanted == Wanted::True),
-        (Column::Nowhere, wanted) => Sql::constant(wanted == Wanted::False),
+        (column, Wanted::True) => column.is_there(),
+        (Column::Field(sql) | Column::Id { sql, optional: true }, Wanted::False) => {
+            Sql::text(format!("{sql} IS NULL"))
+        }
+        (Column::Id { .. }, Wanted::False) => Sql::constant(false),
+        (Column::Nowhere, Wanted::False) => Sql::constant(true),
     }
 }
 
@@ -402,53 +457,4 @@ fn text_after(prefix: &str) -> Option<String> {
         }
     }
     None
-}
-
-/// A piece of SQL with its parameters.
-struct Sql {
-    sql: String,
-    params: Vec<SqlParam>,
-    /// Whether it can stand beside AND and OR without parentheses.
-    atom: bool,
-}
-
-impl Sql {
-    const fn text(sql: String) -> Self {
-        Self { sql, params: Vec::new(), atom: true }
-    }
-
-    fn constant(value: bool) -> Self {
-        Self::text(u8::from(value).to_string())
-    }
-
-    fn all(members: Vec<Self>) -> Self {
-        Self::join(members, " AND ", "1")
-    }
-
-    fn any(members: Vec<Self>) -> Self {
-        Self::join(members, " OR ", "0")
-    }
-
-    /// Joins the members; those that are `neutral` say nothing, and none at all is `neutral`.
-    fn join(members: Vec<Self>, operator: &str, neutral: &str) -> Self {
-        let mut members: Vec<Self> = members.into_iter().filter(|member| member.sql != neutral).collect();
-        if members.len() > MAX_CHAIN {
-            let second = members.split_off(members.len() / 2);
-            members = vec![Self::join(members, operator, neutral), Self::join(second, operator, neutral)];
-        }
-        let mut joined = Self::text(String::new());
-        let single = members.len() == 1;
-        for member in members {
-            if single {
-                return member;
-            }
-            if !joined.sql.is_empty() {
-                joined.sql.push_str(operator);
-            }
-            joined.sql.push_str(&if member.atom { member.sql } else { format!("({})", member.sql) });
-            joined.params.extend(member.params);
-            joined.atom = false;
-        }
-        if joined.sql.is_empty() { Self::text(neutral.to_owned()) } else { joined }
-    }
 }

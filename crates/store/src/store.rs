@@ -3,32 +3,48 @@
 //! Invariants: one process, one writer connection, any number of readers; a record, its stamps, its feed entry
 //! and the checkpoints that led to it commit together; feed sequences only rise, also over a crash.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use blazedb_core::feed::Seq;
-use blazedb_core::limits::DEFAULT_DRIFT_LIMIT_MS;
+use blazedb_core::histogram::Histogram;
+use blazedb_core::limits::{DEFAULT_DRIFT_LIMIT_MS, TOMBSTONE_LEASE_MS};
 use blazedb_core::{Clock, Hlc, ReplicaId};
 use blazedb_sqlite::rusqlite::{self, Connection};
 
+use crate::authority::Authority;
+use crate::bonds::Ties;
+use crate::brought::{Brought, Stretch};
 use crate::connection::{CacheKib, Durability, open_reader, open_writer, use_log};
 use crate::error::{StoreError, from_sqlite};
 use crate::functions::SharedNames;
-use crate::key::{FileKey, HEADER_LEN, Password, is_plaintext};
+use crate::ids::IdSource;
+use crate::journal::Journal;
+use crate::key::{FileKey, Password};
+use crate::keys::{Keys, SharedKeys};
+use crate::leaving;
 use crate::lock_file::LockFile;
 use crate::names::NameTable;
+use crate::opening::{check_ours, existing_key, fill_random, new_key, prepare, random_replica, read_header};
+use crate::pair::Joiner;
+use crate::patience::read_with;
 use crate::reached::Reached;
+use crate::readers::Reading;
 use crate::row::RowBuffer;
-use crate::schema::{self, meta, set_meta};
+use crate::schema::{meta, set_meta};
+use crate::sleep::Slot;
+use crate::tombstones;
+use crate::views::{self, Taken};
 
 /// A wall clock: milliseconds since the Unix epoch.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Draws the ids of new replicas.
 pub type ReplicaSource = Arc<dyn Fn() -> Result<ReplicaId, StoreError> + Send + Sync>;
+
+/// Fills a buffer with bytes that nobody can guess.
+pub type EntropySource = Arc<dyn Fn(&mut [u8]) -> Result<(), StoreError> + Send + Sync>;
 
 /// How to open a file.
 #[derive(Clone)]
@@ -41,8 +57,12 @@ pub struct StoreOptions {
     pub clock: WallClock,
     /// Where the id of a new replica comes from. Two files must never get the same one.
     pub new_replica: ReplicaSource,
+    /// Where secrets of the keyring come from.
+    pub entropy: EntropySource,
     /// Page cache of the writer, in KiB. Readers get as much.
     pub cache_kib: u32,
+    /// How long what a reader needs is kept for it while it is away (tombstones, former states), in milliseconds.
+    pub tombstone_lease_ms: u64,
     /// Make the file if there is none.
     pub create: bool,
 }
@@ -54,7 +74,9 @@ impl Default for StoreOptions {
             drift_limit_ms: DEFAULT_DRIFT_LIMIT_MS,
             clock: Arc::new(system_clock),
             new_replica: Arc::new(random_replica),
+            entropy: Arc::new(fill_random),
             cache_kib: 16 << 10,
+            tombstone_lease_ms: TOMBSTONE_LEASE_MS,
             create: true,
         }
     }
@@ -78,28 +100,63 @@ pub(crate) struct Inner {
     pub(crate) replica: ReplicaId,
     pub(crate) names: SharedNames,
     pub(crate) reached: Mutex<Reached>,
+    pub(crate) brought: Mutex<Brought>,
+    pub(crate) authority: Authority,
+    pub(crate) ties: Mutex<Ties>,
     pub(crate) accesses: AtomicU64,
-    pub(crate) writer: Mutex<Writer>,
+    pub(crate) commit_times: Histogram,
+    pub(crate) writer: Mutex<Slot>,
     pub(crate) readers: Mutex<Vec<Connection>>,
-    head: AtomicU64,
-    listeners: Mutex<Vec<Listener>>,
+    /// Connections that have another file attached: see [`crate::pair`].
+    pub(crate) joiners: Mutex<Vec<Joiner>>,
+    /// Odd while a commit is becoming visible.
+    pub(crate) commits: AtomicU64,
+    /// The journal of transactions whose first database this is.
+    pub(crate) journal: Mutex<Option<Journal>>,
+    /// A part of a decided transaction waits to be applied.
+    pub(crate) behind: AtomicBool,
+    /// From here on former states are kept, see [`crate::views`].
+    pub(crate) shadows_from: AtomicU64,
+    /// Sessions that read here, see [`crate::readers`].
+    pub(crate) readers_here: Mutex<Vec<Arc<Reading>>>,
+    /// Up to here tombstones may be missing, see [`crate::tombstones`].
+    pub(crate) fence: AtomicU64,
+    /// Some are, see [`crate::graves`].
+    pub(crate) has_graves: AtomicBool,
+    /// Records that wait to be taken away.
+    pub(crate) leaving: AtomicU64,
+    /// Records that were taken away since the file was opened, see [`crate::views`].
+    pub(crate) taken: Taken,
+    pub(crate) ids: Mutex<IdSource>,
+    pub(crate) head: AtomicU64,
+    pub(crate) listeners: Mutex<Vec<Listener>>,
+    pub(crate) keys: SharedKeys,
+    pub(crate) joining: Mutex<()>,
+    /// Held by whoever changes the keys, from reading them to publishing them.
+    pub(crate) changing_keys: Mutex<()>,
+    pub(crate) needs_scrub: AtomicBool,
+    /// How far the feed went when a dictionary was last tried, see [`crate::dictionary`].
+    pub(crate) dictionary_tried: AtomicU64,
+    pub(crate) keyring_listeners: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     closed: bool,
     lock: Option<LockFile>,
 }
 
-type Listener = Box<dyn Fn(Seq) + Send + Sync>;
+pub(crate) type Listener = Box<dyn Fn(Seq) + Send + Sync>;
 
 /// The one connection that writes, and what only it may change.
 pub(crate) struct Writer {
     pub(crate) db: Connection,
-    /// `db` is closed, see [`crate::sleep`].
-    pub(crate) asleep: bool,
     pub(crate) names: NameTable,
     pub(crate) clock: Clock,
     /// The file says that no stamp of this replica is later than this.
     pub(crate) clock_ceiling: Hlc,
     pub(crate) next_seq: Seq,
+    /// As [`Inner::shadows_from`].
+    pub(crate) shadows_from: Seq,
     pub(crate) buffer: RowBuffer,
+    /// What peers brought in this transaction.
+    pub(crate) brought: Vec<Stretch>,
 }
 
 /// After an unclean end under `normal` durability the feed goes on this much further, and the file becomes
@@ -136,26 +193,54 @@ impl Store {
         let version = check_ours(path, &db)?;
         use_log(&db).map_err(|error| from_sqlite(path, error))?;
         let mut replica = prepare(path, &db, version, &options.new_replica)?;
+        let keys = Keys::load(&db)?;
+        let needs_scrub =
+            meta::<i64>(&db, crate::retire::SCRUB).map_err(|error| from_sqlite(path, error))?.is_some();
         let renewed = (options.new_replica)()?;
         let writer =
             Writer::start(db, &options, &mut replica, renewed).map_err(|error| from_sqlite(path, error))?;
         *names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(writer.names.clone());
+        let (fence, has_graves) = tombstones::load(&writer.db).map_err(|error| from_sqlite(path, error))?;
+        let waiting = leaving::count_leaving(&writer.db).map_err(|error| from_sqlite(path, error))?;
         let inner = Inner {
             path: path.to_owned(),
             key,
             replica,
             names,
             reached: Mutex::default(),
+            brought: Mutex::default(),
+            ties: Mutex::new(Ties::load(&writer.db).map_err(|error| from_sqlite(path, error))?),
+            shadows_from: AtomicU64::new(writer.shadows_from),
+            readers_here: Mutex::default(),
+            fence: AtomicU64::new(fence),
+            has_graves: AtomicBool::new(has_graves),
+            leaving: AtomicU64::new(waiting),
+            taken: Taken::default(),
             head: AtomicU64::new(writer.next_seq - 1),
+            authority: Authority::default(),
             accesses: AtomicU64::new(0),
-            writer: Mutex::new(writer),
+            commit_times: Histogram::default(),
+            writer: Mutex::new(Slot::of(writer)),
             readers: Mutex::default(),
+            joiners: Mutex::default(),
+            commits: AtomicU64::new(0),
+            journal: Mutex::default(),
+            behind: AtomicBool::new(false),
+            ids: Mutex::default(),
             listeners: Mutex::default(),
+            keys: SharedKeys::new(keys),
+            joining: Mutex::default(),
+            changing_keys: Mutex::default(),
+            needs_scrub: AtomicBool::new(needs_scrub),
+            dictionary_tried: AtomicU64::new(0),
+            keyring_listeners: Mutex::default(),
             options,
             closed: false,
             lock: Some(lock),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let store = Self { inner: Arc::new(inner) };
+        store.recover()?;
+        Ok(store)
     }
 
     /// The file.
@@ -229,7 +314,7 @@ impl Store {
                     .map_err(|error| self.sqlite(error))?
             }
         };
-        let result = read(&db);
+        let result = read_with(&db, read);
         let mut readers = lock(&self.inner.readers);
         if readers.len() < READERS_KEPT {
             readers.push(db);
@@ -242,48 +327,58 @@ impl Store {
         &self,
         write: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut writer = self.writer()?;
+        if self.inner.behind.swap(false, Ordering::AcqRel) {
+            self.recover().inspect_err(|_| self.inner.behind.store(true, Ordering::Release))?;
+        }
+        let mut slot = self.writer_slot();
+        let started = std::time::Instant::now();
+        let writer = self.awake(&mut slot)?;
         let before = (self.head() + 1, writer.clock.clone());
         if !writer.db.is_autocommit() {
             // A caller's panic left its transaction open.
-            self.roll_back(&mut writer, before.clone());
+            self.roll_back(writer, before.clone());
         }
         writer.begin().map_err(|error| self.sqlite(error))?;
-        let done = write(&mut writer).and_then(|value| {
+        let done = write(writer).and_then(|value| {
             writer.reserve_clock().map_err(|error| self.sqlite(error))?;
-            self.publish_names(&writer);
+            self.publish_names(writer);
+            let _becoming_visible = self.changing();
             writer.end().map_err(|error| self.sqlite(error))?;
             Ok(value)
         });
         match done {
             Ok(value) => {
                 let head = writer.next_seq - 1;
+                let mut brought = lock(&self.inner.brought);
+                writer.brought.drain(..).for_each(|stretch| brought.add(stretch));
                 self.inner.head.store(head, Ordering::Release);
-                drop(writer);
+                drop((brought, slot));
+                self.inner.commit_times.add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
                 if before.0 <= head {
                     lock(&self.inner.listeners).iter().for_each(|listener| listener(head));
                 }
                 Ok(value)
             }
             Err(error) => {
-                self.roll_back(&mut writer, before);
+                self.roll_back(writer, before);
                 Err(error)
             }
         }
     }
 
     /// Readers learn new names before they can see rows that use them.
-    fn publish_names(&self, writer: &Writer) {
+    pub(crate) fn publish_names(&self, writer: &Writer) {
         if self.names().len() != writer.names.len() {
             *self.inner.names.write().unwrap_or_else(PoisonError::into_inner) =
                 Arc::new(writer.names.clone());
         }
     }
 
-    fn roll_back(&self, writer: &mut Writer, (next_seq, clock): (Seq, Clock)) {
+    pub(crate) fn roll_back(&self, writer: &mut Writer, (next_seq, clock): (Seq, Clock)) {
         let _ = writer.db.execute_batch("ROLLBACK");
         writer.next_seq = next_seq;
         writer.clock = clock;
+        writer.brought.clear();
         if let Ok(names) = NameTable::load(&writer.db) {
             *self.inner.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names.clone());
             writer.names = names;
@@ -298,11 +393,12 @@ impl Inner {
         last: impl FnOnce(&Connection) -> Result<(), StoreError>,
     ) -> Result<LockFile, StoreError> {
         self.readers.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
-        writer
+        self.joiners.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        let slot = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let writer = slot
             .wake(&self.path, self.key.as_ref(), &self.options, &self.names)
-            .and_then(|()| writer.mark_clean())
             .map_err(|error| from_sqlite(&self.path, error))?;
+        writer.mark_clean().map_err(|error| from_sqlite(&self.path, error))?;
         last(&writer.db)?;
         self.closed = true;
         self.lock.take().ok_or_else(|| StoreError::InUse(self.path.clone(), String::new()))
@@ -311,10 +407,10 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let slot = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         if !self.closed {
-            let awake = writer.wake(&self.path, self.key.as_ref(), &self.options, &self.names);
-            let _ = awake.and_then(|()| writer.mark_clean());
+            let awake = slot.wake(&self.path, self.key.as_ref(), &self.options, &self.names);
+            let _ = awake.and_then(|writer| writer.mark_clean());
         }
     }
 }
@@ -348,17 +444,18 @@ impl Writer {
         db.execute_batch(options.durability.pragma())?;
         Ok(Self {
             names: NameTable::load(&db)?,
+            shadows_from: views::load_shadows_from(&db)?,
             db,
-            asleep: false,
             clock: Clock::new(clock, options.drift_limit_ms),
             clock_ceiling: clock,
             next_seq,
             buffer: RowBuffer::default(),
+            brought: Vec::new(),
         })
     }
 
     /// Makes sure that a clock started from the file never repeats a time given out now.
-    fn reserve_clock(&mut self) -> rusqlite::Result<()> {
+    pub(crate) fn reserve_clock(&mut self) -> rusqlite::Result<()> {
         if self.clock.last() > self.clock_ceiling {
             let ceiling = Hlc::new(self.clock.last().millis() + CLOCK_RESERVE_MS, 0);
             set_meta(&self.db, "clock", ceiling.0.cast_signed())?;
@@ -373,11 +470,11 @@ impl Writer {
         set_meta(&self.db, "clean", 1)
     }
 
-    fn begin(&self) -> rusqlite::Result<()> {
+    pub(crate) fn begin(&self) -> rusqlite::Result<()> {
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
     }
 
-    fn end(&self) -> rusqlite::Result<()> {
+    pub(crate) fn end(&self) -> rusqlite::Result<()> {
         self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
     }
 
@@ -391,92 +488,4 @@ impl Writer {
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The first bytes of the file; `None` if there is no file or nothing in it.
-pub(crate) fn read_header(path: &Path) -> Result<Option<[u8; HEADER_LEN]>, StoreError> {
-    let io = |error| StoreError::Io(path.to_owned(), error);
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-    };
-    if file.metadata().map_err(io)?.len() == 0 {
-        return Ok(None);
-    }
-    let cut_off = |_| StoreError::Damaged(path.to_owned(), "it is cut off".to_owned());
-    let (mut header, mut format) = ([0; HEADER_LEN], [0; 8]);
-    file.read_exact(&mut header).map_err(cut_off)?;
-    file.read_exact(&mut format).map_err(cut_off)?;
-    // No key protects these bytes (SQLite file format, section 1.3): page size, versions, reserved, fractions.
-    match format {
-        [_, _, 1 | 2, 1 | 2, _, 64, 32, 32] => Ok(Some(header)),
-        _ => Err(StoreError::Damaged(path.to_owned(), "its header does not hold".to_owned())),
-    }
-}
-
-fn new_key(password: &Password) -> Result<Option<FileKey>, StoreError> {
-    match password {
-        Password::Plaintext => Ok(None),
-        Password::Secret(secret) => FileKey::create(secret).map(Some),
-    }
-}
-
-/// The key of a file that is there.
-pub(crate) fn existing_key(
-    path: &Path,
-    password: &Password,
-    header: [u8; HEADER_LEN],
-) -> Result<Option<FileKey>, StoreError> {
-    let mismatch = |text| Err(StoreError::PasswordMismatch(path.to_owned(), text));
-    match (password, is_plaintext(&header)) {
-        (Password::Plaintext, true) => Ok(None),
-        (Password::Plaintext, false) => mismatch("it is encrypted (or damaged): a password is needed"),
-        (Password::Secret(_), true) => mismatch("it is not encrypted: open it with `plaintext = true`"),
-        (Password::Secret(secret), false) => FileKey::open(path, secret, header).map(Some),
-    }
-}
-
-/// Refuses a file of another program, before anything of it is changed, or of a newer version of this one.
-/// Answers the schema's version; 0 if there is none yet.
-pub(crate) fn check_ours(path: &Path, db: &Connection) -> Result<i64, StoreError> {
-    let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let sqlite = |error| from_sqlite(path, error);
-    let tables = number("SELECT count(*) FROM sqlite_master").map_err(sqlite)?;
-    let application = number("PRAGMA application_id").map_err(sqlite)?;
-    let found = number("PRAGMA user_version").map_err(sqlite)?;
-    match (tables, application, found) {
-        (0, 0, 0) => Ok(0),
-        (_, schema::APPLICATION_ID, 1..=schema::VERSION) => Ok(found),
-        (_, schema::APPLICATION_ID, found) if found > schema::VERSION => {
-            Err(StoreError::NewerSchema { path: path.to_owned(), found, known: schema::VERSION })
-        }
-        _ => Err(StoreError::Damaged(path.to_owned(), "it belongs to another program".to_owned())),
-    }
-}
-
-/// Makes the tables, or brings them up to date. Answers the replica's id.
-fn prepare(
-    path: &Path,
-    db: &Connection,
-    version: i64,
-    new_replica: &ReplicaSource,
-) -> Result<ReplicaId, StoreError> {
-    let sqlite = |error| from_sqlite(path, error);
-    if version == 0 {
-        let replica = new_replica()?;
-        schema::create(db, replica).map_err(sqlite)?;
-        return Ok(replica);
-    }
-    schema::migrate(db, version, schema::STEPS).map_err(sqlite)?;
-    let replica: Option<[u8; 16]> = meta(db, "replica").map_err(sqlite)?;
-    replica
-        .map(ReplicaId::from_bytes)
-        .ok_or_else(|| StoreError::Damaged(path.to_owned(), "it has no replica id".to_owned()))
-}
-
-pub(crate) fn random_replica() -> Result<ReplicaId, StoreError> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::Kdf("no randomness".to_owned()))?;
-    Ok(ReplicaId(uuid::Builder::from_random_bytes(bytes).into_uuid()))
 }

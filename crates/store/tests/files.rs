@@ -189,6 +189,25 @@ fn a_backup_is_taken_while_writers_go_on_and_restores_to_another_replica() {
 }
 
 #[test]
+fn a_restored_file_knows_no_readers_of_the_one_it_was_made_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = sealed(&dir.path().join("a.blazedb"));
+    let view = blazedb_core::view::ViewRequest { filter: Some("n == 1".to_owned()), excluded: Vec::new() };
+    let view = view.view(None, blazedb_core::Timestamp(0)).unwrap();
+    let reader = blazedb_core::ReplicaId::from_bytes([9; 16]);
+    store.show("l", reader, &view, false, false).unwrap();
+    let shown = store.show("l", reader, &blazedb_core::view::View::all(), true, false).unwrap();
+    assert!(store.notes_readers() && shown.held.len() == 1);
+    let (backup, target) = (dir.path().join("a.backup"), dir.path().join("b.blazedb"));
+    store.backup(&backup).unwrap();
+    restore(&backup, &target, &SECRET.into()).unwrap();
+    let restored = open(&target, &SECRET.into()).unwrap();
+    assert!(!restored.notes_readers(), "no former states are kept for anybody");
+    let shown = restored.show("l", reader, &blazedb_core::view::View::all(), false, false).unwrap();
+    assert!(shown.held.is_empty() && !shown.unsettled);
+}
+
+#[test]
 fn the_password_changes_in_every_direction_and_everything_stays() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("name with ? and % and 'quotes'.blazedb");
@@ -314,8 +333,8 @@ fn after_an_unclean_end_without_full_durability_the_file_is_another_replica_furt
         assert_eq!(after.head() > a.head() + 1_000, lossy);
         let link = format!("{}-{}", a.replica().min(b.replica()), a.replica().max(b.replica()));
         assert_eq!(after.peer(&link, b.replica()).unwrap().1.is_none(), lossy);
-        assert_eq!(after.feed(0, usize::MAX).unwrap().upto, after.head());
-        assert_eq!(after.feed(a.head(), 1).unwrap().upto, after.head());
+        assert_eq!(after.feed(0, usize::MAX, &everything()).unwrap().upto, after.head());
+        assert_eq!(after.feed(a.head(), 1, &everything()).unwrap().upto, after.head());
         if lossy {
             insert(&after, 3, []);
             settle(&[(&after, &b)]);
@@ -396,10 +415,18 @@ fn a_full_disk_is_told_and_loses_nothing() {
     assert_eq!(store.count(None).unwrap(), 2 * written + 1);
 }
 
+/// The newest version: its fixture is made by this test under `BLAZEDB_WRITE_FIXTURE`.
+const SCHEMA: u32 = 5;
+
 #[test]
-fn a_file_of_schema_version_1_opens() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-1.blazedb");
-    if std::env::var_os("BLAZEDB_WRITE_FIXTURE").is_some() {
+fn a_file_of_every_schema_version_opens() {
+    [1, SCHEMA].into_iter().for_each(file_of_version_opens);
+}
+
+fn file_of_version_opens(version: u32) {
+    let name = format!("tests/fixtures/schema-{version}.blazedb");
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    if version == SCHEMA && std::env::var_os("BLAZEDB_WRITE_FIXTURE").is_some() {
         let _ = fs::remove_file(&fixture);
         let store = open(&fixture, &"fixture".into()).unwrap();
         insert(&store, 1, [("title", "crash".into()), ("n", blazedb_core::Value::Counter(3))]);
@@ -418,8 +445,12 @@ fn a_file_of_schema_version_1_opens() {
     assert_eq!(records[0].get("title"), Some(&"crash on start".into()));
     assert_eq!(records[0].get("n"), Some(&blazedb_core::Value::Counter(3)));
     assert_eq!(records[1].get("s"), Some(&blazedb_core::Value::Set(vec!["a".into()])));
-    assert_eq!(store.feed(0, usize::MAX).unwrap().entries.len(), 3);
+    assert_eq!(store.feed(0, usize::MAX, &everything()).unwrap().entries.len(), 3);
     assert!(store.verify().unwrap().problems.is_empty());
     insert(&store, 2, [("title", "again".into())]);
     assert_eq!(store.count(None).unwrap(), 3);
+    // What later versions added.
+    let node = blazedb_core::NodeId::from_bytes([1; 16]);
+    assert_eq!(store.claim_replica(store.replica(), node).unwrap(), blazedb_store::Claim::Granted);
+    assert!(store.rejected().unwrap().is_empty() && !store.has_refusals(1).unwrap());
 }

@@ -249,7 +249,7 @@ fn readers_never_miss_a_field_whose_name_came_while_they_were_reading() {
         if known > 0 {
             assert_eq!(store.get(id(known - 1)).unwrap().unwrap().fields.len(), 1);
         }
-        store.feed(0, usize::MAX).unwrap();
+        store.feed(0, usize::MAX, &everything()).unwrap();
     }
     writing.join().unwrap();
 }

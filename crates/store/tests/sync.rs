@@ -22,19 +22,19 @@ fn the_feed_has_the_newest_state_only_and_deltas_have_only_what_is_newer() {
     let store = Temp::new();
     insert(&store, 1, [("large", Value::Bytes(vec![1; 1_000])), ("n", 0.into())]);
     insert(&store, 2, []);
-    assert_eq!(store.feed(0, usize::MAX).unwrap().upto, 2);
+    assert_eq!(store.feed(0, usize::MAX, &everything()).unwrap().upto, 2);
     for n in 1..=10 {
         update(&store, 1, &set("n", n));
     }
-    let all = store.feed(0, usize::MAX).unwrap();
+    let all = store.feed(0, usize::MAX, &everything()).unwrap();
     assert_eq!(all.entries.len(), 2);
     assert_eq!(all.upto, store.head());
-    let delta = store.feed(2, usize::MAX).unwrap();
+    let delta = store.feed(2, usize::MAX, &everything()).unwrap();
     assert_eq!(delta.entries.len(), 1);
     assert!(delta.data.len() < 100, "the large field is old");
     assert_eq!(delta.names.fields.len(), 1);
-    assert!(store.feed(store.head(), usize::MAX).unwrap().entries.is_empty());
-    let full = store.records_in_full(&[id(1), id(77)]).unwrap();
+    assert!(store.feed(store.head(), usize::MAX, &everything()).unwrap().entries.is_empty());
+    let full = store.records_in_full(&[id(1), id(77)], &everything()).unwrap();
     assert_eq!(full.entries.len(), 1);
     assert!(full.data.len() > 1_000);
 }
@@ -78,7 +78,7 @@ fn batches_hold_whole_transactions_and_end_where_they_say() {
     let mut after = 0;
     let mut ends = Vec::new();
     while after < store.head() {
-        let batch = store.feed(after, 1_500).unwrap();
+        let batch = store.feed(after, 1_500, &everything()).unwrap();
         assert!(batch.upto > after);
         after = batch.upto;
         ends.push(after);
@@ -99,7 +99,7 @@ fn applying_what_is_known_changes_nothing_and_a_quiet_system_stays_quiet() {
     // Everything once more, in full.
     for (from, to) in [(&a, &b), (&b, &a)] {
         let all: Vec<_> = export(from).iter().map(|record| record.id).collect();
-        let batch = from.records_in_full(&all).unwrap();
+        let batch = from.records_in_full(&all, &everything()).unwrap();
         let (peer_no, _) = to.peer("again", from.replica()).unwrap();
         assert!(batch.is_all_for(peer_no));
         let mut names = PeerNames::default();
@@ -119,12 +119,15 @@ fn what_a_peer_brought_is_not_sent_back_to_it_but_to_others() {
     insert(&a, 1, [("n", 1.into())]);
     pump(&a, &b);
     let (no, _) = b.peer("x", a.replica()).unwrap();
-    let batch = b.feed(0, usize::MAX).unwrap();
+    let batch = b.feed(0, usize::MAX, &everything()).unwrap();
     assert!(batch.data_for(no).is_empty());
     assert!(!batch.data_for(no + 1).is_empty());
     assert_eq!(b.pending(0, no).unwrap(), 0);
     assert_eq!(b.pending(0, no + 1).unwrap(), 1);
-    assert!(b.records_in_full(&[id(1)]).unwrap().is_all_for(no), "whoever asks for a record gets it");
+    assert!(
+        b.records_in_full(&[id(1)], &everything()).unwrap().is_all_for(no),
+        "whoever asks for a record gets it"
+    );
 }
 
 #[test]
@@ -217,7 +220,7 @@ fn a_transaction_arrives_as_one_piece() {
 }
 
 fn incoming_from(store: &Store) -> Incoming {
-    let batch = store.feed(0, usize::MAX).unwrap();
+    let batch = store.feed(0, usize::MAX, &everything()).unwrap();
     let mut names = PeerNames::default();
     assert!(names.learn(batch.names));
     Incoming { data: batch.data, names: Arc::new(names), checkpoint: Some(batch.upto), peer_has: 0 }
@@ -293,7 +296,7 @@ fn equal_replicas_have_equal_reconciliation_sets_whatever_numbers_their_names_ha
     delete(&a, 4);
     settle(&[(&a, &b)]);
     let sorted = |store: &Store| {
-        let set = store.reconcile_set().unwrap();
+        let set = store.reconcile_set(&everything()).unwrap();
         assert_eq!(set.snapshot, store.head());
         let key = |items: &[blazedb_core::session::ReconcileItem]| {
             let mut items: Vec<_> = items.iter().map(|item| (item.order, item.hash, item.id)).collect();
@@ -321,7 +324,7 @@ fn replicas_filled_from_the_same_source_agree_by_content_though_not_by_history()
         hashes.sort_unstable();
         hashes
     };
-    let (a, b) = (a.reconcile_set().unwrap(), b.reconcile_set().unwrap());
+    let (a, b) = (a.reconcile_set(&everything()).unwrap(), b.reconcile_set(&everything()).unwrap());
     assert_eq!(hashes(a.content), hashes(b.content));
     assert_ne!(hashes(a.history), hashes(b.history));
 }
@@ -387,7 +390,8 @@ fn all_agree(stores: &[Temp; 3]) {
     assert_eq!(export(a), export(b));
     assert_eq!(export(a), export(c));
     let history = |store: &Store| {
-        let mut all: Vec<_> = store.reconcile_set().unwrap().history.iter().map(|item| item.hash).collect();
+        let mut all: Vec<_> =
+            store.reconcile_set(&everything()).unwrap().history.iter().map(|item| item.hash).collect();
         all.sort_unstable();
         all
     };
@@ -441,7 +445,7 @@ fn updates_of_a_record_that_has_not_arrived_are_not_taken_for_equal() {
         let op = TracedOp::Update(BTreeMap::from([(field.to_owned(), Value::Int(1))]));
         let edit = TracedEdit { id: RecordId::from_bytes([7; 16]), stamp, op };
         store.transaction(|tx| tx.apply_traced(&edit)).unwrap();
-        store.reconcile_set().unwrap()
+        store.reconcile_set(&everything()).unwrap()
     };
     let (a, b) = (set_of("a"), set_of("b"));
     assert_ne!(a.history[0].hash, b.history[0].hash);
@@ -457,14 +461,14 @@ fn a_slow_reader_gets_bounded_batches_however_many_others_have_come_to_the_end()
     // A slow one stops early; a quick one stands at the end after every transaction.
     let write = |n: u64| insert(&store, n, [("text", "x".repeat(2_000).into())]);
     (1..=3).for_each(write);
-    let first = store.feed(0, 1).unwrap();
+    let first = store.feed(0, 1, &everything()).unwrap();
     for n in 4..=400 {
         write(n);
-        assert_eq!(store.feed(store.head() - 1, 1 << 20).unwrap().upto, store.head());
+        assert_eq!(store.feed(store.head() - 1, 1 << 20, &everything()).unwrap().upto, store.head());
     }
     let (mut at, mut batches) = (first.upto, 0);
     while at < store.head() {
-        let batch = store.feed(at, 10_000).unwrap();
+        let batch = store.feed(at, 10_000, &everything()).unwrap();
         assert!(batch.data.len() < 60_000, "{} bytes in one batch", batch.data.len());
         assert!(batch.known <= store.known_at(at));
         at = batch.upto;

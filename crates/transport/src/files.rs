@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use blazedb_core::limits::MAX_NODE_FILE_BYTES;
 
-/// The text of `path`, or `None` if there is no such file. Longer files and other encodings are `InvalidData`.
-pub(crate) fn read_text(path: &Path) -> io::Result<Option<String>> {
+/// The text of `path`, or `None` if there is no such file.
+///
+/// # Errors
+/// What the system says; `InvalidData` for a file over [`MAX_NODE_FILE_BYTES`] or in another encoding than UTF-8.
+pub fn read_text(path: &Path) -> io::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -23,14 +26,20 @@ pub(crate) fn read_text(path: &Path) -> io::Result<Option<String>> {
 }
 
 /// Replaces `path` by `text`: after a crash it holds the old text or the new one.
-pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
+///
+/// # Errors
+/// What the system says; the old text is still there then.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     let draft = write_draft(path, text)?;
     fs::rename(&draft, path).inspect_err(|_| discard(&draft))?;
     sync_parent(path)
 }
 
-/// Creates `path` with `text`; `AlreadyExists` if another process was faster, whose file then stays.
-pub(crate) fn create(path: &Path, text: &str) -> io::Result<()> {
+/// Creates `path` with `text`.
+///
+/// # Errors
+/// What the system says; `AlreadyExists` if another process was faster, whose file then stays.
+pub fn create(path: &Path, text: &str) -> io::Result<()> {
     let draft = write_draft(path, text)?;
     match fs::hard_link(&draft, path) {
         Ok(()) => discard(&draft),
@@ -45,6 +54,15 @@ pub(crate) fn create(path: &Path, text: &str) -> io::Result<()> {
             return Err(error);
         }
     }
+    sync_parent(path)
+}
+
+/// Removes `path`, for good also after a crash. `NotFound` if another process was faster.
+///
+/// # Errors
+/// What the system says.
+pub fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
     sync_parent(path)
 }
 

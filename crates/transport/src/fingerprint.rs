@@ -46,11 +46,7 @@ impl PublicKey {
     /// The node that holds the private key: a version 8 UUID from the first 16 bytes of the fingerprint.
     #[must_use]
     pub fn node_id(&self) -> NodeId {
-        let mut head = [0; 16];
-        for (to, from) in head.iter_mut().zip(self.fingerprint().0) {
-            *to = from;
-        }
-        NodeId(uuid::Builder::from_custom_bytes(head).into_uuid())
+        self.fingerprint().node_id()
     }
 }
 
@@ -69,6 +65,16 @@ impl Fingerprint {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; DIGEST_BYTES] {
         &self.0
+    }
+
+    /// The node that has this key: a version 8 UUID from the first 16 bytes.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        let mut head = [0; 16];
+        for (to, from) in head.iter_mut().zip(self.0) {
+            *to = from;
+        }
+        NodeId(uuid::Builder::from_custom_bytes(head).into_uuid())
     }
 }
 

@@ -18,6 +18,8 @@ use crate::upgraded::{WsReceiver, WsSender};
 pub struct Connection {
     /// The other node's key.
     pub remote: PublicKey,
+    /// What the other node calls itself; empty if it did not say. At most `MAX_NODE_NAME_BYTES`, printable.
+    pub remote_name: String,
     /// Names this connection alone; equal at both ends. For binding further proofs to it.
     pub handshake_hash: [u8; 32],
     /// The half that sends.
@@ -118,6 +120,14 @@ impl FrameReceiver {
         match &mut self.0 {
             ReceiverKind::WebSocket(receiver) => receiver.admit(),
             ReceiverKind::Memory(_) => {}
+        }
+    }
+
+    /// Whether anything of the peer has arrived behind the last frame, be it half a one. Asking again answers for what has come since.
+    pub fn take_arriving(&mut self) -> bool {
+        match &mut self.0 {
+            ReceiverKind::WebSocket(receiver) => receiver.take_arriving(),
+            ReceiverKind::Memory(_) => false,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::agreement::{self, PrivateKey};
 use aws_lc_rs::encoding::{AsBigEndian, EcPrivateKeyBin};
 use blazedb_core::NodeId;
+use blazedb_core::limits::MAX_NODE_NAME_BYTES;
 use zeroize::Zeroizing;
 
 use crate::files;
@@ -22,6 +23,24 @@ const HEADER: &str = "blazedb-identity 1";
 pub struct Identity {
     scalar: Zeroizing<[u8; 32]>,
     public: PublicKey,
+    name: String,
+}
+
+/// What is left of a name without control characters and marks that change how text runs, cut to
+/// [`MAX_NODE_NAME_BYTES`].
+pub(crate) fn printable(name: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut out = String::new();
+    for c in name.chars().filter(|c| !hidden(*c)) {
+        if out.len() + c.len_utf8() > MAX_NODE_NAME_BYTES {
+            break;
+        }
+        out.push(c);
+    }
+    out
 }
 
 impl fmt::Debug for Identity {
@@ -145,6 +164,19 @@ impl Identity {
         self.public.node_id()
     }
 
+    /// The same node with a name, which it tells the nodes that it connects to once it has proof of who they are.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = printable(name);
+        self
+    }
+
+    /// What this node calls itself; empty if it has no name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The private scalar, 32 bytes, big-endian, in range. For the key wrapping and token signing of this node.
     #[must_use]
     pub fn secret_scalar(&self) -> &[u8; 32] {
@@ -155,7 +187,7 @@ impl Identity {
     fn from_scalar(scalar: Zeroizing<[u8; 32]>) -> Option<Self> {
         let key = PrivateKey::from_private_key(&agreement::ECDH_P256, scalar.as_ref()).ok()?;
         let public = key.compute_public_key().ok()?.as_ref().try_into().ok()?;
-        Some(Self { scalar, public: PublicKey::from_bytes(public) })
+        Some(Self { scalar, public: PublicKey::from_bytes(public), name: String::new() })
     }
 
     fn to_text(&self) -> Zeroizing<String> {

@@ -7,7 +7,7 @@
 //! Specification: `docs/spec/handshake.md`. Why it is built so, with figures: `docs/decisions/0003-transport.md`.
 
 mod counters;
-mod files;
+pub mod files;
 mod fingerprint;
 mod frames;
 mod identity;
@@ -20,6 +20,7 @@ pub mod server;
 mod socket;
 pub mod tls;
 mod upgraded;
+mod watched;
 pub mod ws;
 
 pub use blazedb_core::topology::{AddressError, Endpoint};
@@ -27,5 +28,6 @@ pub use counters::{LinkCounters, LinkTotals};
 pub use fingerprint::{Fingerprint, FingerprintError, PublicKey};
 pub use frames::{Connection, FrameReceiver, FrameSender, ReceiveError, SendError, WebSocketFault};
 pub use identity::{Identity, IdentityDamage, IdentityError};
-pub use names::NameError;
+pub use names::{NameError, Purpose};
 pub use pins::{Acquaintance, KnownNodes, LineProblem, PinError, PinPolicy};
+pub use watched::{FileProblem, WatchedFile};

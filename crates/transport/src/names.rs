@@ -1,16 +1,42 @@
-//! Database names in the address of a sync connection: `/sync/{database}?from={local}`, percent-encoded.
+//! Database names in the address of a connection: `/sync/{database}?from={local}`, percent-encoded; `/query/..` for
+//! questions, `/rehearse/..` for rehearsals.
 
 use blazedb_core::limits::MAX_DATABASE_NAME_BYTES;
 
-const PATH: &str = "/sync/";
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Purpose {
+    /// A session that keeps two databases in step.
+    #[default]
+    Sync,
+    /// Questions to the database.
+    Questions,
+    /// A session that is only played through, to know what it would carry.
+    Rehearsal,
+}
+
+impl Purpose {
+    const ALL: [Self; 3] = [Self::Sync, Self::Questions, Self::Rehearsal];
+
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Sync => "/sync/",
+            Self::Questions => "/query/",
+            Self::Rehearsal => "/rehearse/",
+        }
+    }
+}
+
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// A name that can't be a database's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// The path is not `/sync/{database}?from={local}`.
-    #[error("the path must be /sync/{{database}}?from={{database of the caller}}")]
+    /// The path is none of `/sync/{database}?from={local}`, `/query/..` and `/rehearse/..`.
+    #[error(
+        "the path must be /sync/{{database}}?from={{database of the caller}}, or /query/.. or /rehearse/.."
+    )]
     Path,
     /// A name has no characters.
     #[error("a database name is empty")]
@@ -40,21 +66,23 @@ pub(crate) fn check(name: &str) -> Result<(), NameError> {
 }
 
 /// Path and query that ask for `remote` on behalf of `local`.
-pub(crate) fn target(local: &str, remote: &str) -> Result<String, NameError> {
+pub(crate) fn target(purpose: Purpose, local: &str, remote: &str) -> Result<String, NameError> {
     check(local)?;
     check(remote)?;
-    let mut target = PATH.to_owned();
+    let mut target = purpose.path().to_owned();
     encode(remote, &mut target);
     target.push_str("?from=");
     encode(local, &mut target);
     Ok(target)
 }
 
-/// The names in path and query: the database that is asked for, and the caller's.
-pub(crate) fn parse_target(path: &str, query: Option<&str>) -> Result<(String, String), NameError> {
-    let database = path.strip_prefix(PATH).ok_or(NameError::Path)?;
+/// What is asked for by path and query: what for, the database, and the caller's.
+pub(crate) fn parse_target(path: &str, query: Option<&str>) -> Result<(Purpose, String, String), NameError> {
+    let mut purposes = Purpose::ALL.into_iter();
+    let asked = purposes.find_map(|purpose| Some((purpose, path.strip_prefix(purpose.path())?)));
+    let (purpose, database) = asked.ok_or(NameError::Path)?;
     let from = query.and_then(|query| query.strip_prefix("from=")).ok_or(NameError::Path)?;
-    Ok((decode(database)?, decode(from)?))
+    Ok((purpose, decode(database)?, decode(from)?))
 }
 
 fn encode(name: &str, out: &mut String) {
@@ -106,10 +134,14 @@ mod tests {
 
     #[test]
     fn writes_and_reads_the_target() {
-        let target = target("böse/../?", "hub bugs").unwrap();
-        assert_eq!(target, "/sync/hub%20bugs?from=b%C3%B6se%2F..%2F%3F");
-        let (path, query) = target.split_once('?').unwrap();
-        assert_eq!(parse_target(path, Some(query)), Ok(("hub bugs".into(), "böse/../?".into())));
+        for (purpose, root) in
+            [(Purpose::Sync, "/sync/"), (Purpose::Questions, "/query/"), (Purpose::Rehearsal, "/rehearse/")]
+        {
+            let target = target(purpose, "böse/../?", "hub bugs").unwrap();
+            assert_eq!(target, format!("{root}hub%20bugs?from=b%C3%B6se%2F..%2F%3F"));
+            let (path, query) = target.split_once('?').unwrap();
+            assert_eq!(parse_target(path, Some(query)), Ok((purpose, "hub bugs".into(), "böse/../?".into())));
+        }
     }
 
     #[test]
@@ -117,6 +149,7 @@ mod tests {
         let long = "x".repeat(MAX_DATABASE_NAME_BYTES + 1);
         let cases = [
             ("/", Some("from=a"), NameError::Path),
+            ("/else/a", Some("from=a"), NameError::Path),
             ("/sync/a", None, NameError::Path),
             ("/sync/a", Some("to=a"), NameError::Path),
             ("/sync/a", Some("from=a&x=y"), NameError::Path),
@@ -131,7 +164,7 @@ mod tests {
             assert_eq!(parse_target(path, query), Err(expected), "{path}?{query:?}");
         }
         let bytes = long.len();
-        assert_eq!(target(&long, "a"), Err(NameError::TooLong { bytes }));
+        assert_eq!(target(Purpose::Sync, &long, "a"), Err(NameError::TooLong { bytes }));
         assert_eq!(parse_target(&format!("/sync/{long}"), Some("from=a")), Err(NameError::TooLong { bytes }));
     }
 
@@ -139,9 +172,9 @@ mod tests {
         #[test]
         fn any_name_round_trips(local in "\\PC{1,30}", remote in "\\PC{1,30}") {
             prop_assume!(check(&local).is_ok() && check(&remote).is_ok());
-            let target = target(&local, &remote).unwrap();
+            let target = target(Purpose::Sync, &local, &remote).unwrap();
             let (path, query) = target.split_once('?').unwrap();
-            prop_assert_eq!(parse_target(path, Some(query)), Ok((remote, local)));
+            prop_assert_eq!(parse_target(path, Some(query)), Ok((Purpose::Sync, remote, local)));
         }
 
         #[test]

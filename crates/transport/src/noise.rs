@@ -15,12 +15,13 @@
 //! Specification: `docs/spec/handshake.md`.
 
 use aws_lc_rs::aead::{Aad, LessSafeKey};
-use blazedb_core::limits::MAX_MESSAGE_BYTES;
+use blazedb_core::limits::{MAX_MESSAGE_BYTES, MAX_NODE_NAME_BYTES};
 use snow::{Builder, HandshakeState};
 use zeroize::Zeroizing;
 
 use crate::fingerprint::PublicKey;
-use crate::identity::Identity;
+use crate::identity::{Identity, printable};
+use crate::names::Purpose;
 use crate::resolver::{AwsLcResolver, TAG_BYTES, aes_key, nonce};
 
 /// The version of handshake and framing that this build speaks.
@@ -29,11 +30,15 @@ pub const VERSION: u8 = 1;
 pub const MAX_NOISE_BYTES: usize = 65_535;
 /// What fits into one transport message, in bytes.
 pub const CHUNK_BYTES: usize = MAX_NOISE_BYTES - TAG_BYTES;
-/// Longest message of the handshake, in bytes; the second one is.
+/// Longest message of the handshake, in bytes: the second one is, or the third with a long name.
 pub const MAX_HANDSHAKE_BYTES: usize = 65 + 65 + TAG_BYTES + 1 + TAG_BYTES;
+// The third message: static key, name.
+const _: () = assert!(65 + TAG_BYTES + MAX_NODE_NAME_BYTES + TAG_BYTES <= MAX_HANDSHAKE_BYTES);
 
 const PATTERN: &str = "Noise_XX_P256_AESGCM_SHA256";
 const CONTEXT: &[u8] = b"blazedb/1";
+const QUESTIONS_CONTEXT: &[u8] = b"blazedb/1/query";
+const REHEARSAL_CONTEXT: &[u8] = b"blazedb/1/rehearse";
 
 /// The length of a sealed frame of `length` bytes.
 #[must_use]
@@ -49,7 +54,18 @@ impl Prologue {
     /// The database pair: the name on the initiator's side, then the name on the responder's side.
     #[must_use]
     pub fn new(initiator_database: &str, responder_database: &str) -> Self {
-        let mut bytes = CONTEXT.to_vec();
+        Self::of(Purpose::Sync, initiator_database, responder_database)
+    }
+
+    /// The same for a connection of this purpose: one can't be taken for another.
+    #[must_use]
+    pub fn of(purpose: Purpose, initiator_database: &str, responder_database: &str) -> Self {
+        let context = match purpose {
+            Purpose::Sync => CONTEXT,
+            Purpose::Questions => QUESTIONS_CONTEXT,
+            Purpose::Rehearsal => REHEARSAL_CONTEXT,
+        };
+        let mut bytes = context.to_vec();
         for name in [initiator_database, responder_database] {
             bytes.extend_from_slice(&(name.len() as u64).to_be_bytes());
             bytes.extend_from_slice(name.as_bytes());
@@ -109,7 +125,7 @@ pub enum ChannelError {
 pub fn initiate(identity: &Identity, prologue: &Prologue) -> Result<(AwaitReply, Vec<u8>), HandshakeError> {
     let mut state = builder(identity, prologue)?.build_initiator().map_err(HandshakeError::Local)?;
     let first = write(&mut state, &[VERSION])?;
-    Ok((AwaitReply { state }, first))
+    Ok((AwaitReply { state, name: identity.name().to_owned() }, first))
 }
 
 /// Answers a first message: the second message, and what waits for the last.
@@ -131,6 +147,7 @@ pub fn respond(
 #[derive(Debug)]
 pub struct AwaitReply {
     state: HandshakeState,
+    name: String,
 }
 
 impl AwaitReply {
@@ -141,7 +158,7 @@ impl AwaitReply {
     pub fn read(mut self, second: &[u8]) -> Result<Identified, HandshakeError> {
         check_version(&read(&mut self.state, second)?)?;
         let remote = remote_key(&self.state)?;
-        Ok(Identified { state: self.state, remote })
+        Ok(Identified { state: self.state, remote, name: self.name })
     }
 }
 
@@ -150,6 +167,7 @@ impl AwaitReply {
 pub struct Identified {
     state: HandshakeState,
     remote: PublicKey,
+    name: String,
 }
 
 impl Identified {
@@ -159,13 +177,13 @@ impl Identified {
         &self.remote
     }
 
-    /// The third message, and the channel.
+    /// The third message, which also says what this node is called, and the channel.
     ///
     /// # Errors
     /// [`HandshakeError::Local`] if the cryptography library fails.
     pub fn finish(mut self) -> Result<(SecureChannel, Vec<u8>), HandshakeError> {
-        let last = write(&mut self.state, &[])?;
-        Ok((SecureChannel::split(self.state, true)?, last))
+        let last = write(&mut self.state, self.name.as_bytes())?;
+        Ok((SecureChannel::split(self.state, true, String::new())?, last))
     }
 }
 
@@ -181,11 +199,10 @@ impl AwaitFinal {
     /// # Errors
     /// [`HandshakeError`] for a message that is malformed or altered.
     pub fn read(mut self, last: &[u8]) -> Result<SecureChannel, HandshakeError> {
-        if read(&mut self.state, last)?.is_empty() {
-            SecureChannel::split(self.state, false)
-        } else {
-            Err(HandshakeError::Malformed)
-        }
+        let name = read(&mut self.state, last)?;
+        let name = std::str::from_utf8(&name).ok().filter(|name| name.len() <= MAX_NODE_NAME_BYTES);
+        let name = printable(name.ok_or(HandshakeError::Malformed)?);
+        SecureChannel::split(self.state, false, name)
     }
 }
 
@@ -194,6 +211,8 @@ impl AwaitFinal {
 pub struct SecureChannel {
     /// The peer's proven key.
     pub remote: PublicKey,
+    /// What the peer calls itself; empty if it does not say. Its word only: others may use the same.
+    pub remote_name: String,
     /// Names this channel alone; equal at both ends. For binding further proofs to it.
     pub handshake_hash: [u8; 32],
     /// Seals what this side sends.
@@ -203,7 +222,11 @@ pub struct SecureChannel {
 }
 
 impl SecureChannel {
-    fn split(mut state: HandshakeState, initiator: bool) -> Result<Self, HandshakeError> {
+    fn split(
+        mut state: HandshakeState,
+        initiator: bool,
+        remote_name: String,
+    ) -> Result<Self, HandshakeError> {
         if !state.is_handshake_finished() {
             return Err(unfinished());
         }
@@ -214,7 +237,7 @@ impl SecureChannel {
         let (send, recv) = if initiator { (outward, inward) } else { (inward, outward) };
         let send = Sealer { key: aes_key(&send).ok_or_else(unfinished)?, counter: 0, failed: false };
         let recv = Opener { key: aes_key(&recv).ok_or_else(unfinished)?, counter: 0, failed: false };
-        Ok(Self { remote, handshake_hash, send, recv })
+        Ok(Self { remote, remote_name, handshake_hash, send, recv })
     }
 }
 

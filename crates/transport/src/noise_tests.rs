@@ -19,6 +19,38 @@ fn channel() -> (SecureChannel, SecureChannel) {
     (initiator, responder)
 }
 
+/// What a responder gets to know of an initiator that calls itself `name`.
+fn told(name: &str) -> String {
+    let left = Identity::generate().unwrap().named(name);
+    let (right, prologue) = (Identity::generate().unwrap(), Prologue::new("bugs", "bugs"));
+    let (reply, first) = initiate(&left, &prologue).unwrap();
+    let (last, second) = respond(&right, &prologue, &first).unwrap();
+    let (_, third) = reply.read(&second).unwrap().finish().unwrap();
+    last.read(&third).unwrap().remote_name
+}
+
+#[test]
+fn an_initiator_says_what_it_is_called_in_few_printable_characters() {
+    assert_eq!(told(""), "");
+    assert_eq!(told("alice's phone <b>é</b>"), "alice's phone <b>é</b>");
+    assert_eq!(told("a\u{1b}[31m\nb\u{202e}c"), "a[31mbc");
+    assert_eq!(told(&"é".repeat(MAX_NODE_NAME_BYTES)), "é".repeat(MAX_NODE_NAME_BYTES / 2));
+}
+
+#[test]
+fn a_name_that_is_no_text_or_too_long_ends_the_handshake() {
+    for name in [&[0xff; 3][..], &[b'a'; MAX_NODE_NAME_BYTES + 1]] {
+        let (left, right) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let prologue = Prologue::new("bugs", "bugs");
+        let (reply, first) = initiate(&left, &prologue).unwrap();
+        let (last, second) = respond(&right, &prologue, &first).unwrap();
+        let mut identified = reply.read(&second).unwrap();
+        let mut third = vec![0; 300];
+        let length = identified.state.write_message(name, &mut third).unwrap();
+        assert!(matches!(last.read(&third[..length]), Err(HandshakeError::Malformed)));
+    }
+}
+
 fn seal(sealer: &mut Sealer, content: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     sealer.seal(&[content], &mut out).unwrap();

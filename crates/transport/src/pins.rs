@@ -88,7 +88,7 @@ pub enum LineProblem {
 
 fn remedy(file: Option<&Path>) -> String {
     match file {
-        Some(path) => format!("remove its line from {}", path.display()),
+        Some(path) => format!("pin the new one in {}", path.display()),
         None => "pin the new one".to_owned(),
     }
 }
@@ -130,10 +130,10 @@ impl KnownNodes {
     pub fn check(&self, endpoint: &Endpoint, found: Fingerprint) -> Result<Acquaintance, PinError> {
         let url = endpoint.to_string();
         let mut pins = self.pins();
-        if !pins.contains_key(&url)
+        if pins.get(&url) != Some(&found)
             && let Some(path) = &self.file
         {
-            // Another process may have met the node since.
+            // Another process may have met the node since, or its owner confirmed a new key.
             let (text, current) = load(path)?;
             *pins = current;
             if let Entry::Vacant(place) = pins.entry(url.clone()) {
@@ -152,6 +152,22 @@ impl KnownNodes {
         }
     }
 
+    /// Stores `key` as the one of `endpoint`, in place of the one that was there, which it answers. For a key that
+    /// somebody has compared.
+    ///
+    /// # Errors
+    /// [`PinError::File`] and [`PinError::Line`].
+    pub fn pin(&self, endpoint: &Endpoint, key: Fingerprint) -> Result<Option<Fingerprint>, PinError> {
+        let url = endpoint.to_string();
+        let mut pins = self.pins();
+        if let Some(path) = &self.file {
+            let (text, current) = load(path)?;
+            *pins = current;
+            save(path, &append(&without(&text, &url), &url, key))?;
+        }
+        Ok(pins.insert(url, key))
+    }
+
     /// Forgets the key of `endpoint`, so that the next contact is a first one. Whether there was one.
     ///
     /// # Errors
@@ -163,9 +179,7 @@ impl KnownNodes {
             let (text, current) = load(path)?;
             *pins = current;
             if pins.contains_key(&url) {
-                let of_others = |line: &&str| line.split_whitespace().next() != Some(url.as_str());
-                let kept: String = text.split_inclusive('\n').filter(of_others).collect();
-                save(path, &kept)?;
+                save(path, &without(&text, &url))?;
             }
         }
         Ok(pins.remove(&url).is_some())
@@ -202,6 +216,11 @@ fn parse_line(line: &str) -> Result<Option<(&str, Fingerprint)>, LineProblem> {
         (Some(url), Some(fingerprint), None) => Ok(Some((url, fingerprint.parse()?))),
         _ => Err(LineProblem::Shape),
     }
+}
+
+/// The text without the lines of a URL.
+fn without(text: &str, url: &str) -> String {
+    text.split_inclusive('\n').filter(|line| line.split_whitespace().next() != Some(url)).collect()
 }
 
 fn append(text: &str, url: &str, fingerprint: Fingerprint) -> String {

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::frames::{Connection, WebSocketFault};
 use crate::identity::Identity;
-use crate::names::{self, NameError};
+use crate::names::{self, NameError, Purpose};
 use crate::noise::{HandshakeError, Prologue, SecureChannel, respond};
 use crate::socket::{Admission, Socket};
 use crate::upgraded::{self, Silence, WebSocket};
@@ -42,6 +42,8 @@ impl Default for AcceptOptions {
 /// A connection that was asked for, and its names.
 #[derive(Debug)]
 pub struct Accepted {
+    /// What the caller wants it for.
+    pub purpose: Purpose,
     /// The database on this node.
     pub database: String,
     /// The caller's name for its own database.
@@ -158,14 +160,15 @@ async fn accept_unbounded(
         }
     };
     let (mut socket, names) = upgrade(socket, route).await?;
-    let prologue = Prologue::new(&names.from, &names.database);
+    let prologue = Prologue::of(names.purpose, &names.from, &names.database);
     let channel = handshake(&mut socket, identity, &prologue).await?;
     let connection = upgraded::connection(socket, channel, admission);
-    Ok(Accepted { database: names.database, from: names.from, connection })
+    Ok(Accepted { purpose: names.purpose, database: names.database, from: names.from, connection })
 }
 
 #[derive(Default)]
 struct Names {
+    purpose: Purpose,
     database: String,
     from: String,
 }
@@ -178,9 +181,9 @@ struct Gate<'a, R> {
 
 impl<R: FnOnce(&str) -> Result<(), Reject>> Gate<'_, R> {
     fn judge(route: R, request: &Request) -> Result<Names, Reject> {
-        let (database, from) =
-            names::parse_target(request.uri().path(), request.uri().query()).map_err(Reject::bad_request)?;
-        route(&database).map(|()| Names { database, from })
+        let asked = names::parse_target(request.uri().path(), request.uri().query());
+        let (purpose, database, from) = asked.map_err(Reject::bad_request)?;
+        route(&database).map(|()| Names { purpose, database, from })
     }
 }
 

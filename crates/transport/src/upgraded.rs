@@ -79,6 +79,7 @@ pub(crate) fn connection(socket: WebSocket, channel: SecureChannel, admission: A
     let receiver = WsReceiver { stream, opener: channel.recv, admission, counters: counters.clone() };
     Connection {
         remote: channel.remote,
+        remote_name: channel.remote_name,
         handshake_hash: channel.handshake_hash,
         sender: FrameSender(SenderKind::WebSocket(Box::new(sender))),
         receiver: FrameReceiver(ReceiverKind::WebSocket(Box::new(receiver))),
@@ -163,11 +164,16 @@ impl WsReceiver {
             let mut frame = Vec::new();
             self.opener.open(&sealed, &mut frame)?;
             self.counters.received(bytes);
+            self.admission.take_arriving();
             return Ok(Some(frame));
         }
     }
 
     pub(crate) fn admit(&self) {
         self.admission.lift();
+    }
+
+    pub(crate) fn take_arriving(&self) -> bool {
+        self.admission.take_arriving()
     }
 }

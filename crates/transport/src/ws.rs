@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::Error as WsError;
 use crate::fingerprint::{Fingerprint, PublicKey};
 use crate::frames::{Connection, WebSocketFault};
 use crate::identity::Identity;
-use crate::names::{self, NameError};
+use crate::names::{self, NameError, Purpose};
 use crate::noise::{HandshakeError, Prologue, initiate};
 use crate::pins::{PinError, PinPolicy};
 use crate::socket::{Admission, Socket};
@@ -156,7 +156,7 @@ pub enum ConnectError {
         source: HandshakeError,
     },
     /// The node has another key than the one that is pinned. Somebody may be in the middle.
-    #[error("{endpoint}: its key is not the pinned one: expected {expected}, found {found}; if its owner confirms the new key, {}", remedy(known_nodes.as_ref()))]
+    #[error("{endpoint}: its key is not the pinned one: expected {expected}, found {found}; if its owner confirms the new key, {}", remedy(endpoint, found, known_nodes.as_ref()))]
     KeyChanged {
         /// The address.
         endpoint: Endpoint,
@@ -172,9 +172,17 @@ pub enum ConnectError {
     Pins(PinError),
 }
 
-fn remedy(known_nodes: Option<&PathBuf>) -> String {
+impl ConnectError {
+    /// Whether the other side answered with another key than it should have.
+    #[must_use]
+    pub const fn is_other_key(&self) -> bool {
+        matches!(self, Self::KeyChanged { .. })
+    }
+}
+
+fn remedy(endpoint: &Endpoint, found: &Fingerprint, known_nodes: Option<&PathBuf>) -> String {
     match known_nodes {
-        Some(path) => format!("remove its line from {}", path.display()),
+        Some(path) => format!("`blazedb trust {endpoint} {found}` accepts it, in {}", path.display()),
         None => "set `remote_key` to it".to_owned(),
     }
 }
@@ -192,15 +200,42 @@ pub async fn connect(
     pins: &PinPolicy,
     options: &ConnectOptions,
 ) -> Result<Connection, ConnectError> {
-    let target = names::target(database_local, database_remote)?;
+    connect_for(Purpose::Sync, endpoint, (database_local, database_remote), identity, pins, options).await
+}
+
+/// [`connect`] for a purpose; `databases` are the local one and the remote one.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect_for(
+    purpose: Purpose,
+    endpoint: &Endpoint,
+    (database_local, database_remote): (&str, &str),
+    identity: &Identity,
+    pins: &PinPolicy,
+    options: &ConnectOptions,
+) -> Result<Connection, ConnectError> {
+    let target = names::target(purpose, database_local, database_remote)?;
     let attempt = Attempt { endpoint, options, deadline: Instant::now() + options.timeout };
     let admission = Admission::granted();
     let socket = attempt.open(admission.clone()).await?;
     let mut socket = attempt.upgrade(socket, &target).await?;
-    let prologue = Prologue::new(database_local, database_remote);
+    let prologue = Prologue::of(purpose, database_local, database_remote);
     let exchange = attempt.handshake(&mut socket, identity, &prologue, pins);
     let channel = attempt.within(Stage::Handshake, exchange).await??;
     Ok(upgraded::connection(socket, channel, admission))
+}
+
+/// The time that a connection to `endpoint` takes to be there, which is one round trip; `None` if it is not there within
+/// `timeout`. Nothing is said on it.
+pub async fn round_trip(endpoint: &Endpoint, timeout: Duration) -> Option<Duration> {
+    let measured = async {
+        let addresses: Vec<_> = lookup_host((endpoint.host(), endpoint.port())).await.ok()?.collect();
+        let begun = Instant::now();
+        TcpStream::connect(addresses.as_slice()).await.ok()?;
+        Some(begun.elapsed())
+    };
+    tokio::time::timeout(timeout, measured).await.ok().flatten()
 }
 
 struct Attempt<'a> {

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::http::Method;
 use blazedb_core::topology::{DatabaseName, TopologySpec};
 use clap::{Args, ValueEnum};
+use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -23,12 +24,17 @@ use crate::output::{CliError, ErrorCode, Output};
 /// The longest line of an input, in bytes.
 const MAX_LINE: u64 = 32 << 20;
 
+/// How a file begins that is compressed with gzip (RFC 1952).
+const GZIP: &[u8] = &[0x1f, 0x8b];
+/// What some programs write in front of UTF-8.
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Arguments of `import`.
 #[derive(Args, Debug)]
 pub struct ImportArgs {
     /// Database
     pub db: DatabaseName,
-    /// File with records; - for stdin
+    /// File with records, plain or under gzip; - for stdin
     #[arg(id = "path", value_name = "FILE")]
     pub file: PathBuf,
     /// The file's format; otherwise by its ending, NDJSON for stdin
@@ -57,7 +63,7 @@ pub struct ExportArgs {
 /// Arguments of `replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
-    /// Edit trace as NDJSON; - for stdin
+    /// Edit trace as NDJSON, plain or under gzip; - for stdin
     #[arg(id = "path", value_name = "FILE")]
     pub file: PathBuf,
     /// Replay the edits of the trace's database FROM in database TO (may be repeated)
@@ -123,7 +129,12 @@ pub async fn import(args: &ImportArgs, global: &GlobalArgs, output: &mut Output)
 }
 
 fn format_of(file: &Path) -> ImportFormat {
-    let ending = file.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+    let plain = if file.extension().is_some_and(|ending| ending == "gz") {
+        Path::new(file.file_stem().unwrap_or_default())
+    } else {
+        file
+    };
+    let ending = plain.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
     match ending.as_deref() {
         Some("json") => ImportFormat::Json,
         Some("csv") => ImportFormat::Csv,
@@ -196,16 +207,14 @@ impl Input {
             (Box::new(file), Some(size))
         };
         let bar = progress(size, output);
-        let mut reader = BufReader::with_capacity(64 << 10, bar.wrap_read(reader));
-        let start = reader.fill_buf().map_err(|error| failed(&error))?;
-        if start.starts_with(&[0x1f, 0x8b]) {
-            return Err(CliError::new(ErrorCode::Invalid, format!("{name}: compressed with gzip"))
-                .with_hint(format!("gunzip -c {name} | blazedb ... -")));
+        let mut reader = buffered(bar.wrap_read(reader));
+        if reader.fill_buf().map_err(|error| failed(&error))?.starts_with(GZIP) {
+            reader = buffered(MultiGzDecoder::new(reader));
         }
-        if start.starts_with(b"\xef\xbb\xbf") {
-            reader.consume(3);
+        if reader.fill_buf().map_err(|error| failed(&error))?.starts_with(UTF8_MARK) {
+            reader.consume(UTF8_MARK.len());
         }
-        Ok(Self { name, reader: Box::new(reader), number: 0, buffer: Vec::new(), bar })
+        Ok(Self { name, reader, number: 0, buffer: Vec::new(), bar })
     }
 
     /// The next line that is not blank, with its number.
@@ -233,6 +242,10 @@ impl Input {
     fn wrong(&self, problem: impl std::fmt::Display) -> CliError {
         CliError::new(ErrorCode::Invalid, format!("{}, line {}: {problem}", self.name, self.number))
     }
+}
+
+fn buffered(reader: impl Read + Send + 'static) -> Box<dyn BufRead + Send> {
+    Box::new(BufReader::with_capacity(64 << 10, reader))
 }
 
 fn progress(size: Option<u64>, output: &Output) -> ProgressBar {
@@ -312,11 +325,11 @@ impl Replay<'_> {
             let edit: Edit = serde_json::from_slice(&line).map_err(|error| {
                 input.wrong(error.to_string().replace(" at line 1 column ", " at column "))
             })?;
-            let rank = self.ranks.next(&edit.actor, edit.at);
             let target = self.target(&edit.db).map_err(|error| CliError {
                 message: format!("{}, line {number}: {}", input.name, error.message),
                 ..error
             })?;
+            let rank = self.ranks.next(&target, &edit.actor, edit.at);
             let ranked = [format!("[{rank},").as_bytes(), &line, b"]"].concat();
             self.chunks(target, &input.name).await?.push(number, &ranked).await?;
         }
@@ -346,23 +359,18 @@ impl Replay<'_> {
     }
 }
 
-/// Tells apart what one actor did in one millisecond: the first edit has rank 0.
+/// Counts what one actor did in one database in one millisecond: the first edit here has number 0. The node that takes
+/// them knows what came earlier.
 #[derive(Default)]
 struct Ranks {
-    actors: HashMap<String, u32>,
+    actors: HashMap<(DatabaseName, String), u32>,
     next: HashMap<(u32, u64), u32>,
 }
 
 impl Ranks {
-    fn next(&mut self, actor: &str, at: u64) -> u32 {
-        let number = match self.actors.get(actor) {
-            Some(number) => *number,
-            None => {
-                let number = u32::try_from(self.actors.len()).unwrap_or(u32::MAX);
-                self.actors.insert(actor.to_owned(), number);
-                number
-            }
-        };
+    fn next(&mut self, database: &DatabaseName, actor: &str, at: u64) -> u32 {
+        let fresh = u32::try_from(self.actors.len()).unwrap_or(u32::MAX);
+        let number = *self.actors.entry((database.clone(), actor.to_owned())).or_insert(fresh);
         let next = self.next.entry((number, at)).or_default();
         *next += 1;
         *next - 1
@@ -374,9 +382,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_format_is_known_by_its_ending_also_under_gzip() {
+        let formats = ["a.ndjson", "a.json", "a.JSON.gz", "a.csv.gz", "a.gz", "-"];
+        let (ndjson, json, csv) = (ImportFormat::Ndjson, ImportFormat::Json, ImportFormat::Csv);
+        assert_eq!(formats.map(|file| format_of(Path::new(file))), [ndjson, json, json, csv, ndjson, ndjson]);
+    }
+
+    #[test]
     fn ranks_count_what_one_actor_did_at_one_time() {
         let mut ranks = Ranks::default();
+        let [bugs, users] = ["bugs", "users"].map(|name| name.parse().unwrap());
         let asked = [("a", 1), ("b", 1), ("a", 1), ("a", 2), ("a", 1)];
-        assert_eq!(asked.map(|(actor, at)| ranks.next(actor, at)), [0, 0, 1, 0, 2]);
+        assert_eq!(asked.map(|(actor, at)| ranks.next(&bugs, actor, at)), [0, 0, 1, 0, 2]);
+        assert_eq!(asked.map(|(actor, at)| ranks.next(&users, actor, at)), [0, 0, 1, 0, 2]);
     }
 }

@@ -78,7 +78,12 @@ pub async fn verify(args: &VerifyArgs, global: &GlobalArgs, output: &mut Output)
     }
     output.flush()?;
     if problems.is_empty() {
-        output.note(format_args!("{}: {} rows, no problem", args.db, verified["rows"]));
+        let (rows, kept, dropped) =
+            (&verified["rows"], &verified["tombstones"], &verified["tombstones_dropped"]);
+        output.note(format_args!(
+            "{}: {rows} rows, {kept} of them tombstones ({dropped} more dropped), no problem",
+            args.db
+        ));
         return Ok(());
     }
     Err(CliError::new(ErrorCode::Damaged, format!("database {}: {} problems", args.db, problems.len()))

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Method;
 use blazedb_core::topology::{DatabaseName, TopologySpec, expand};
-use blazedb_hub::api::{AdminServer, LocalServer, Reach, declared_status, router};
+use blazedb_hub::api::{AdminServer, LocalServer, Reach, admin_routes, declared_status, router};
 use blazedb_hub::{Node, OpenMode};
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value as Json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -17,6 +18,7 @@ use crate::args::GlobalArgs;
 use crate::client::{Client, open_when_free, socket_path};
 use crate::load::load;
 use crate::output::{CliError, ErrorCode, Output};
+use crate::render;
 
 /// Arguments of `up`.
 #[derive(Args, Debug)]
@@ -51,6 +53,7 @@ pub(crate) async fn interrupted() -> Result<(), CliError> {
 /// What keeps the node from starting.
 pub async fn up(global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
     let spec = load(global)?;
+    allow_many_files();
     // Installed first: a signal during the start is a clean stop too.
     let stop = interrupted();
     tokio::pin!(stop);
@@ -68,6 +71,13 @@ pub async fn up(global: &GlobalArgs, output: &mut Output) -> Result<(), CliError
     Ok(())
 }
 
+/// Lets the node have as many connections and files as the system allows; what a shell grants is often 1,024.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Without it, opening what does not fit fails on its own, with a reason.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
 struct Running {
     node: Arc<Node>,
     local: LocalServer,
@@ -83,16 +93,17 @@ async fn start(spec: &TopologySpec, file: &Path) -> Result<Running, CliError> {
         )
         .with_hint("stop it first"));
     }
-    let node = Arc::new(open_when_free(spec, file, OpenMode::Serve).await?);
+    let node = Arc::new(open_when_free(spec, file, OpenMode::Serve, None).await?);
     let mode = OpenMode::Serve;
-    let api = |reach| router(Arc::clone(&node), mode, reach);
     let served = async {
-        let local = LocalServer::start(Node::socket_path(node.data()), api(Reach::Local)).await?;
+        let local = router(Arc::clone(&node), mode, Reach::Local);
+        let local = LocalServer::start(Node::socket_path(node.data()), local).await?;
         let admin = match &spec.node.admin {
             Some(address) => {
                 let base = file.parent().unwrap_or(Path::new("."));
                 let token = spec.node.admin_token_file.as_ref().map(|token| base.join(token));
-                Some(AdminServer::start(&address.to_string(), token.as_deref(), api(Reach::Admin)).await?)
+                let routes = admin_routes(Arc::clone(&node), mode);
+                Some(AdminServer::start(&address.to_string(), token.as_deref(), routes).await?)
             }
             None => None,
         };
@@ -134,7 +145,8 @@ pub async fn sync(args: &SyncArgs, global: &GlobalArgs, output: &mut Output) -> 
         client.json(Method::POST, &path, Body::empty()).await?
     } else {
         let linked: Vec<String> = linked_databases(&spec).iter().map(ToString::to_string).collect();
-        let node = Arc::new(Node::open(spec, &global.file, OpenMode::Links, Some(&linked)).await?);
+        let node = open_when_free(&spec, &global.file, OpenMode::Links, Some(&linked)).await?;
+        let node = Arc::new(node);
         let result =
             Client::own(Arc::clone(&node), OpenMode::Links).json(Method::POST, &path, Body::empty()).await;
         node.shutdown().await;
@@ -145,11 +157,36 @@ pub async fn sync(args: &SyncArgs, global: &GlobalArgs, output: &mut Output) -> 
         output.flush()?;
     }
     let links: Vec<&Json> = result["links"].as_array().into_iter().flatten().collect();
+    for (database, count) in result["rejected"].as_object().into_iter().flatten() {
+        output.note(format_args!(
+            "warning: {database}: {count} refused writes: `blazedb rejected {database}` lists them"
+        ));
+    }
+    tell_removals(&result, output);
     if result["caught_up"] == true {
         output.note(format_args!("{} links caught up", links.len()));
         return Ok(());
     }
     Err(not_caught_up(&links, args.timeout))
+}
+
+/// Says which records went, and which are going to.
+fn tell_removals(result: &Json, output: &mut Output) {
+    for (database, counts) in result["removed"].as_object().into_iter().flatten() {
+        for (reason, words) in [
+            ("left_filter", "they left the filter of the policy"),
+            ("access_revoked", "access to them was revoked"),
+        ] {
+            if let Some(count) = counts[reason].as_u64().filter(|count| *count > 0) {
+                output.note(format_args!("{database}: {count} records were taken away: {words}"));
+            }
+        }
+    }
+    for (database, count) in result["leaving"].as_object().into_iter().flatten() {
+        output.note(format_args!(
+            "{database}: {count} records stay until the other side has the edits that were made to them here"
+        ));
+    }
 }
 
 fn linked_databases(spec: &TopologySpec) -> Vec<DatabaseName> {
@@ -172,7 +209,17 @@ fn not_caught_up(links: &[&Json], timeout: u64) -> CliError {
         })
         .collect();
     let any = |test: &dyn Fn(&Json) -> bool| links.iter().any(|link| test(link));
-    let (code, hint) = if any(&|link| link["refused"] == true) {
+    let (code, hint) = if any(&|link| link["error"]["stranger"] == true) {
+        (
+            ErrorCode::Unauthenticated,
+            "the two sides have to know each other's keys, and this node needs a valid token",
+        )
+    } else if any(&|link| link["error"]["refused"] == true && link["error"]["temporary"] == true) {
+        (
+            ErrorCode::Timeout,
+            "what is too far in the future now is accepted later, or once the clock is right",
+        )
+    } else if any(&|link| link["refused"] == true) {
         (ErrorCode::Forbidden, "the other side has to let this node in, or the mode has to fit")
     } else if any(&|link| link["state"] == "offline" || link["state"] == "connecting") {
         (ErrorCode::Unreachable, "check that the other side runs, and its address in the topology file")
@@ -206,34 +253,24 @@ pub async fn status(global: &GlobalArgs, output: &mut Output) -> Result<(), CliE
         text(&status["node"]["state"])
     ))?;
     for (list, columns) in [
-        ("databases", &["name", "state", "records", "pattern", "mode", "serve", "file"][..]),
+        ("databases", &["name", "state", "records", "rejected", "pattern", "mode", "serve", "file"][..]),
         ("links", &["database", "remote", "mode", "pattern", "state", "pending", "lag_ms", "error"]),
     ] {
         let items = status[list].as_array().into_iter().flatten();
         let cell = |item: &Json, column: &str| match column {
             "error" if item["error"].is_null() => text(&item["notice"]),
             "error" => text(&item["error"]["message"]),
+            "mode" if item["fallen_back_to_local"] == true => {
+                format!("{} (local: no peer)", text(&item["mode"]))
+            }
             column => text(&item[column]),
         };
         let rows: Vec<Vec<String>> =
             items.map(|item| columns.iter().map(|column| cell(item, column)).collect()).collect();
         if !rows.is_empty() {
             output.line("")?;
-            table(columns, &rows, output)?;
+            render::columns(columns, &rows).iter().try_for_each(|line| output.line(line))?;
         }
-    }
-    Ok(())
-}
-
-fn table(columns: &[&str], rows: &[Vec<String>], output: &mut Output) -> Result<(), CliError> {
-    let head: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
-    let all = || std::iter::once(&head).chain(rows);
-    let width = |at: usize| all().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns.len()).map(|at| width(at).unwrap_or_default()).collect();
-    for row in all() {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        output.line(cells.join("  ").trim_end())?;
     }
     Ok(())
 }

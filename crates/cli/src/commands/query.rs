@@ -41,6 +41,18 @@ pub struct QueryArgs {
     /// Print only how many match
     #[arg(long, conflicts_with_all = ["select", "order_by"])]
     pub count: bool,
+    /// Print one page (its size is the limit, 100 by default) and, as the last line, {"next": CURSOR}
+    #[arg(long, conflicts_with_all = ["count", "offset"])]
+    pub page: bool,
+    /// The page behind this cursor
+    #[arg(long, value_name = "CURSOR", requires = "page")]
+    pub after: Option<String>,
+    /// Print how the query would be carried out: the indexes that it uses, or that it scans
+    #[arg(long, conflicts_with_all = ["count", "page"])]
+    pub explain: bool,
+    /// Ask the database on the hub, for what it shows this user
+    #[arg(long, conflicts_with_all = ["page", "explain"])]
+    pub remote: bool,
 }
 
 /// Arguments of `watch`.
@@ -59,6 +71,12 @@ pub struct OrderKey {
     pub field: String,
     /// Whether the largest comes first.
     pub descending: bool,
+}
+
+impl std::fmt::Display for OrderKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.field, if self.descending { "desc" } else { "asc" })
+    }
 }
 
 impl FromStr for OrderKey {
@@ -80,12 +98,21 @@ impl FromStr for OrderKey {
 /// What is wrong with the filter, or keeps the database from being read.
 pub async fn query(args: &QueryArgs, global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
     let mut client = Client::open(global, &args.db).await?;
-    let key = |key: &OrderKey| format!("{}:{}", key.field, if key.descending { "desc" } else { "asc" });
-    let wanted = json!({
+    let key = OrderKey::to_string;
+    let mut wanted = json!({
         "filter": args.filter, "select": args.select, "order_by": args.order_by.iter().map(key).collect::<Vec<_>>(),
-        "limit": args.limit, "offset": args.offset, "count": args.count,
+        "limit": args.limit, "offset": args.offset, "count": args.count, "remote": args.remote,
     });
-    let path = format!("/v1/databases/{}/query", args.db);
+    if let (Some(after), Some(wanted)) = (&args.after, wanted.as_object_mut()) {
+        wanted.insert("after".to_owned(), after.as_str().into());
+    }
+    let what = if args.page { "page" } else { "query" };
+    let path = format!("/v1/databases/{}/{what}", args.db);
+    if args.explain {
+        let path = format!("/v1/databases/{}/explain", args.db);
+        let plan = client.json(Method::POST, &path, wanted.to_string().into()).await?;
+        return output.line(&plan);
+    }
     if args.count {
         let counted = client.json(Method::POST, &path, wanted.to_string().into()).await?;
         return output.line(&counted["count"]);
@@ -122,13 +149,14 @@ pub async fn watch(args: &WatchArgs, global: &GlobalArgs, output: &mut Output) -
 
 #[cfg(test)]
 mod tests {
-    use crate::args::{Cli, Command};
+    use crate::args::{Cli, Command, ManyCommand};
     use clap::Parser as _;
 
     #[test]
     fn lists_are_separated_by_commas() {
         let line = ["blazedb", "query", "bugs", "--select", "a,b", "--order-by", "p:desc,a:b,t:asc"];
-        let Command::Query(args) = Cli::try_parse_from(line).unwrap().command else { panic!("not a query") };
+        let command = Cli::try_parse_from(line).unwrap().command;
+        let Command::Many(ManyCommand::Query(args)) = command else { panic!("not a query") };
         assert_eq!(args.select, ["a", "b"]);
         let keys: Vec<_> = args.order_by.iter().map(|key| (key.field.as_str(), key.descending)).collect();
         assert_eq!(keys, [("p", true), ("a:b", false), ("t", false)]);

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::args::GlobalArgs;
 use crate::client::{Client, percent_encoded};
-use crate::output::{CliError, Output};
+use crate::output::{CliError, ErrorCode, Output};
 
 /// Arguments of `insert`.
 #[derive(Args, Debug)]
@@ -18,6 +18,9 @@ pub struct InsertArgs {
     /// The record: {"field": value, ..}, with "id" if you choose it; - for stdin
     #[arg(id = "record", value_name = "JSON")]
     pub json: String,
+    /// Write the given fields if there is a record with this id
+    #[arg(long)]
+    pub upsert: bool,
 }
 
 /// Arguments of `get`.
@@ -60,8 +63,17 @@ pub struct DeleteArgs {
 pub async fn insert(args: &InsertArgs, global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
     let body = text_or_stdin(&args.json)?;
     let mut client = Client::open(global, &args.db).await?;
-    let path = format!("/v1/databases/{}/records", args.db);
-    let inserted = client.json(Method::POST, &path, body.into()).await?;
+    let mut address = (Method::POST, format!("/v1/databases/{}/records", args.db));
+    if args.upsert {
+        let id = serde_json::from_str::<serde_json::Value>(&body).ok();
+        let id = id.as_ref().and_then(|record| record["id"].as_str()?.parse().ok());
+        let id = id.ok_or_else(|| {
+            CliError::new(ErrorCode::Usage, "--upsert needs a record with an id")
+                .with_hint("give it as {\"id\": \"UUID\", ..}")
+        })?;
+        address = (Method::PUT, path(&args.db, id));
+    }
+    let inserted = client.json(address.0, &address.1, body.into()).await?;
     if output.json() {
         output.line(inserted)
     } else {
@@ -72,7 +84,7 @@ pub async fn insert(args: &InsertArgs, global: &GlobalArgs, output: &mut Output)
 /// `get`.
 ///
 /// # Errors
-/// [`ErrorCode::NotFound`](crate::ErrorCode::NotFound) if there is no such record.
+/// [`ErrorCode::NotFound`] if there is no such record.
 pub async fn get(args: &GetArgs, global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
     let mut client = Client::open(global, &args.db).await?;
     let reply = client.ask(Method::GET, &path(&args.db, args.id), Body::empty()).await?;
@@ -82,7 +94,7 @@ pub async fn get(args: &GetArgs, global: &GlobalArgs, output: &mut Output) -> Re
 /// `update`.
 ///
 /// # Errors
-/// [`ErrorCode::NotFound`](crate::ErrorCode::NotFound) if there is no such record, and what is wrong with the edits.
+/// [`ErrorCode::NotFound`] if there is no such record, and what is wrong with the edits.
 pub async fn update(args: &UpdateArgs, global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
     let body = args.json.as_deref().map(text_or_stdin).transpose()?.unwrap_or_default();
     let mut client = Client::open(global, &args.db).await?;
@@ -96,7 +108,7 @@ pub async fn update(args: &UpdateArgs, global: &GlobalArgs, output: &mut Output)
 /// `delete`.
 ///
 /// # Errors
-/// [`ErrorCode::NotFound`](crate::ErrorCode::NotFound) if there is no such record.
+/// [`ErrorCode::NotFound`] if there is no such record.
 pub async fn delete(args: &DeleteArgs, global: &GlobalArgs, output: &mut Output) -> Result<(), CliError> {
     let mut client = Client::open(global, &args.db).await?;
     client.ask(Method::DELETE, &path(&args.db, args.id), Body::empty()).await?;
@@ -107,7 +119,7 @@ fn path(db: &DatabaseName, id: RecordId) -> String {
     format!("/v1/databases/{db}/records/{id}")
 }
 
-fn text_or_stdin(text: &str) -> Result<String, CliError> {
+pub(crate) fn text_or_stdin(text: &str) -> Result<String, CliError> {
     if text != "-" {
         return Ok(text.to_owned());
     }

@@ -40,11 +40,11 @@ impl Editor {
         let writers: Vec<_> = world.devices().iter().filter(|device| device.writes_bugs).collect();
         let Some(device) = writers.get(self.pick(writers.len())) else { return Ok(()) };
         let done = match turn % 10 {
-            0 => device.database("metrics").map(|metrics| self.measure(metrics)),
-            5 => device.database("drafts").map(|drafts| self.draft(drafts)),
-            7 => world.hub().database("users").map(|users| self.hire(users)),
-            1 | 4 => writers.first().and_then(|first| first.database("bugs")).map(|bugs| self.report(bugs)),
-            _ => device.database("bugs").map(|bugs| self.edit(bugs)),
+            0 => device.database("metrics").map(|metrics| self.measure(&metrics)),
+            5 => device.database("drafts").map(|drafts| self.draft(&drafts)),
+            7 => world.hub().database("users").map(|users| self.hire(&users)),
+            1 | 4 => writers.first().and_then(|first| first.database("bugs")).map(|bugs| self.report(&bugs)),
+            _ => device.database("bugs").map(|bugs| self.edit(&bugs)),
         };
         done.unwrap_or(Ok(())).map_err(failed)
     }

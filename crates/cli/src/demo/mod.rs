@@ -71,10 +71,13 @@ async fn edit_until(
 }
 
 fn announce(world: &World, output: &mut Output) -> Result<(), CliError> {
+    let page = format!("http://{}/", world.admin());
     if output.json() {
+        // Standard output has the summary alone.
+        output.note(format_args!("page      {page}"));
         return Ok(());
     }
-    output.line(format_args!("admin     http://{}/v1/status", world.admin()))?;
+    output.line(format_args!("page      {page}"))?;
     for line in world.describe() {
         output.line(line)?;
     }

@@ -72,7 +72,7 @@ pub(crate) struct Device {
 
 impl Device {
     /// One of its databases.
-    pub(crate) fn database(&self, name: &str) -> Option<&Database> {
+    pub(crate) fn database(&self, name: &str) -> Option<Database> {
         self.node.as_ref()?.database(name)
     }
 
@@ -182,10 +182,10 @@ impl World {
     fn has_converged(&self) -> Result<bool, CliError> {
         for name in ["bugs", "users"] {
             let Some(hub) = self.hub.database(name) else { return Ok(false) };
-            let hub = export(hub)?;
+            let hub = export(&hub)?;
             for device in &self.devices {
                 let Some(database) = device.database(name) else { return Ok(false) };
-                if export(database)? != hub {
+                if export(&database)? != hub {
                     return Ok(false);
                 }
             }
@@ -250,7 +250,7 @@ password_file = "password"
 }
 
 async fn open(file: &Path, mode: OpenMode) -> Result<Node, CliError> {
-    let spec = load_topology(file, PasswordRule::Required, &|_, _| Ok(()))?;
+    let spec = load_topology(file, PasswordRule::Required)?;
     let node = Node::open(spec, file, mode, None).await;
     node.map_err(|error| CliError::new(ErrorCode::Failed, format!("demo: {error}")))
 }

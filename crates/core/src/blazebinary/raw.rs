@@ -193,7 +193,15 @@ impl<'a> RawValue<'a> {
     /// # Errors
     /// Any [`DecodeError`] if the bytes are not canonical.
     pub fn decode(&self) -> Result<Value, DecodeError> {
-        super::value::decode_at(*self, 0)
+        match self.tag {
+            // Text is most of what records hold: it goes from the bytes to the heap without a stop.
+            0x00..tag::SMALL_INT => short_text(self.payload).map(|text| Value::String(text.to_owned())),
+            tag::UUID_TEXT => {
+                let uuid = Uuid::from_bytes(sixteen(self.payload)?);
+                Ok(Value::String(uuid.hyphenated().encode_lower(&mut [0; 36]).to_owned()))
+            }
+            _ => super::value::decode_at(*self, 0),
+        }
     }
 
     /// Checks strictly that this is the canonical encoding of a value, without allocating.
@@ -204,6 +212,12 @@ impl<'a> RawValue<'a> {
         validate_at(*self, 0)
     }
 
+    /// The elements of a vector as they are stored: f32, little endian. `None` for any other value.
+    #[must_use]
+    pub fn vector_bytes(&self) -> Option<&'a [u8]> {
+        (self.tag == tag::VECTOR).then_some(self.payload)
+    }
+
     /// The value, read without allocating.
     ///
     /// # Errors
@@ -211,7 +225,7 @@ impl<'a> RawValue<'a> {
     #[inline]
     pub fn scalar(&self) -> Result<Scalar<'a>, DecodeError> {
         match self.tag {
-            0x00..tag::SMALL_INT => short_text(self.payload),
+            0x00..tag::SMALL_INT => short_text(self.payload).map(|text| Scalar::Str(text.into())),
             tag::SMALL_INT..tag::FLOAT => {
                 Ok(Scalar::Int(i64::from(self.tag - tag::SMALL_INT) + tag::SMALL_INT_MIN))
             }
@@ -230,7 +244,9 @@ impl<'a> RawValue<'a> {
             _ => {}
         }
         match self.tag {
-            tag::STRING if self.payload.len() > tag::SHORT_STRING_MAX => plain_text(self.payload),
+            tag::STRING if self.payload.len() > tag::SHORT_STRING_MAX => {
+                plain_text(self.payload).map(|text| Scalar::Str(text.into()))
+            }
             tag::STRING => Err(DecodeError::NotMinimal),
             tag::BYTES => Ok(Scalar::Bytes(self.payload)),
             tag::ARRAY | tag::MAP | tag::VECTOR | tag::SET => Ok(Scalar::Composite),
@@ -316,42 +332,55 @@ impl<'a> Iterator for Entries<'a> {
 /// The sixteen bytes behind the canonical text of a UUID (lower-case, hyphenated); `None` for any other text.
 #[inline]
 pub(super) fn uuid_of_text(text: &[u8]) -> Option<[u8; 16]> {
-    let text: &[u8; 36] = text.try_into().ok()?;
-    let mut bytes = [0; 16];
-    let mut digits = text.iter().enumerate();
-    for byte in &mut bytes {
-        let (mut at, mut high) = digits.next()?;
-        if matches!(at, 8 | 13 | 18 | 23) {
-            if *high != b'-' {
-                return None;
-            }
-            (at, high) = digits.next()?;
-        }
-        debug_assert!(!matches!(at, 8 | 13 | 18 | 23));
-        let (_, low) = digits.next()?;
-        *byte = hex_digit(*high)? << 4 | hex_digit(*low)?;
+    text.try_into().ok().and_then(uuid_of_array)
+}
+
+/// Eight digits at a time, in the bytes of a word: the numbers that they stand for are spread over it, turned back into
+/// digits to be compared, and pushed together.
+fn uuid_of_array(text: &[u8; 36]) -> Option<[u8; 16]> {
+    let part = |at: usize| -> Option<u64> {
+        let digits: [u8; 4] = text.get(at..at + 4)?.try_into().ok()?;
+        Some(u64::from(u32::from_be_bytes(digits)))
+    };
+    if [8, 13, 18, 23].into_iter().any(|at| text.get(at) != Some(&b'-')) {
+        return None;
     }
-    Some(bytes)
+    let starts = [[0, 4], [9, 14], [19, 24], [28, 32]];
+    let mut bytes = [0; 16];
+    let mut wrong = 0;
+    for (bytes, [high, low]) in bytes.chunks_exact_mut(4).zip(starts) {
+        let digits = part(high)? << 32 | part(low)?;
+        let (number, differs) = eight_digits(digits);
+        wrong |= differs;
+        bytes.copy_from_slice(&number.to_be_bytes());
+    }
+    (wrong == 0).then_some(bytes)
+}
+
+/// The number of eight lower-case hexadecimal digits, and 0 if that is what they are.
+#[inline]
+const fn eight_digits(digits: u64) -> (u32, u64) {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // A letter's sixth bit is set, and its low half is nine less than what it stands for.
+    let values = (digits & (ONES * 0x0f)) + ((digits >> 6) & ONES) * 9;
+    let letters = ((values + ONES * 6) >> 4) & ONES;
+    let again = values + ONES * 0x30 + letters * 0x27;
+    let differs = (again ^ digits) | (values & (ONES * 0xf0));
+    let pairs = (values | values >> 4) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+    ((fours | fours >> 16) as u32, differs)
 }
 
 #[inline]
-const fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
-
-fn short_text(payload: &[u8]) -> Result<Scalar<'_>, DecodeError> {
-    if payload.len() == 36 && uuid_of_text(payload).is_some() {
+fn short_text(payload: &[u8]) -> Result<&str, DecodeError> {
+    if uuid_of_text(payload).is_some() {
         return Err(DecodeError::PlainUuidText);
     }
     plain_text(payload)
 }
 
-fn plain_text(payload: &[u8]) -> Result<Scalar<'_>, DecodeError> {
-    std::str::from_utf8(payload).map(|text| Scalar::Str(text.into())).map_err(|_| DecodeError::NotUtf8)
+fn plain_text(payload: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(payload).map_err(|_| DecodeError::NotUtf8)
 }
 
 fn sixteen(payload: &[u8]) -> Result<[u8; 16], DecodeError> {

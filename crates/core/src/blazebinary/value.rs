@@ -54,8 +54,12 @@ fn insert_length(out: &mut Vec<u8>, start: usize) {
 /// # Errors
 /// [`EncodeError::TooDeep`] beyond [`MAX_DEPTH`] nested arrays, maps and sets; [`EncodeError::SetTooLarge`] beyond
 /// [`MAX_SET_ELEMENTS`].
+#[inline]
 pub fn check_value(value: &Value) -> Result<(), EncodeError> {
-    check_at(value, 0)
+    match value {
+        Value::Array(_) | Value::Set(_) | Value::Map(_) => check_at(value, 0),
+        _ => Ok(()),
+    }
 }
 
 fn check_at(value: &Value, depth: usize) -> Result<(), EncodeError> {
@@ -112,13 +116,24 @@ pub(super) fn encode_payload(value: &Value, out: &mut Vec<u8>) -> u8 {
 }
 
 /// Appends the zigzag form of `value`, big-endian without leading zeros, and returns its length: 0 to 8.
+#[inline]
 fn encode_minimal(value: i64, out: &mut Vec<u8>) -> u8 {
     let bits = zigzag(value);
-    let len = 8 - bits.leading_zeros() / 8;
-    out.extend(bits.to_be_bytes().iter().skip(8 - len as usize));
+    let zeros = bits.leading_zeros() / 8;
+    push_leading(bits.checked_shl(zeros * 8).unwrap_or(0), 8 - zeros, out)
+}
+
+/// Appends the first `len` bytes of `bits`, big-endian, and returns `len`: at most 8.
+#[inline]
+fn push_leading(bits: u64, len: u32, out: &mut Vec<u8>) -> u8 {
+    // A whole word is written and cut: its length is known to the compiler, that of the bytes wanted isn't.
+    let end = out.len() + len as usize;
+    out.extend_from_slice(&bits.to_be_bytes());
+    out.truncate(end);
     len as u8
 }
 
+#[inline]
 fn encode_int(value: i64, out: &mut Vec<u8>) -> u8 {
     if (tag::SMALL_INT_MIN..=tag::SMALL_INT_MAX).contains(&value) {
         return tag::SMALL_INT + (value - tag::SMALL_INT_MIN) as u8;
@@ -133,10 +148,10 @@ fn encode_float(value: f64, out: &mut Vec<u8>) -> u8 {
     // Adding positive zero turns -0.0 into 0.0 and changes nothing else.
     let bits = (value + 0.0).to_bits();
     let len = 8 - bits.trailing_zeros().min(64) / 8;
-    out.extend(bits.to_be_bytes().iter().take(len as usize));
-    tag::FLOAT + len as u8
+    tag::FLOAT + push_leading(bits, len, out)
 }
 
+#[inline]
 fn encode_text(text: &str, out: &mut Vec<u8>) -> u8 {
     if let Some(uuid) = uuid_of_text(text.as_bytes()) {
         out.extend_from_slice(&uuid);

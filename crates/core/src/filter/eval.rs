@@ -132,8 +132,8 @@ impl Path {
     fn resolve<'a>(&self, context: &EvalContext<'a>) -> Option<Cow<'a, Value>> {
         let (first, rest) = self.segments.split_first()?;
         match self.root {
-            Root::Record => reach(read(context.record, first)?, rest),
-            Root::Old => reach(read(context.old?, first)?, rest),
+            Root::Record => reach(read_field(context.record, first)?, rest),
+            Root::Old => reach(read_field(context.old?, first)?, rest),
             Root::User => context.user?.resolve(&self.segments),
         }
     }
@@ -155,7 +155,8 @@ impl User {
     }
 }
 
-fn read<'a>(record: &'a dyn Fields, name: &str) -> Option<Cow<'a, Value>> {
+/// The id or a top-level field of a record.
+pub(crate) fn read_field<'a>(record: &'a dyn Fields, name: &str) -> Option<Cow<'a, Value>> {
     if name == "id" { Some(Cow::Owned(record.id().into())) } else { record.field(name) }
 }
 

@@ -24,6 +24,7 @@ mod build;
 mod display;
 mod error;
 mod eval;
+mod join;
 mod literal;
 mod parse;
 #[cfg(test)]
@@ -44,7 +45,9 @@ use self::bind::Known;
 
 pub use self::build::{Field, field, field_at};
 pub use self::error::{FilterError, FilterErrorKind};
+pub(crate) use self::eval::read_field;
 pub use self::eval::{EvalContext, Fields, User};
+pub use self::join::split_sided;
 
 /// A condition on a record.
 #[derive(Clone, PartialEq, Debug)]
@@ -120,6 +123,13 @@ impl Filter {
     #[must_use]
     pub fn for_user(&self, user: &User) -> Self {
         let known = Known { now: None, user: Some(Some(user)), without_old: false };
+        Self { expr: self.expr.bind(known) }
+    }
+
+    /// What this rule says when nobody in particular asks: whatever it looks at of the user is missing.
+    #[must_use]
+    pub fn for_nobody(&self) -> Self {
+        let known = Known { now: None, user: Some(None), without_old: false };
         Self { expr: self.expr.bind(known) }
     }
 

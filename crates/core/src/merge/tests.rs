@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::blazebinary::varint::Reader;
 use crate::blazebinary::{OwnedValue, RecordBuilder};
-use crate::cell::{Counter, Set};
+use crate::cell::{Content, Counter, Set};
 use crate::history::{HistoryReader, HistoryWriter, encode_body};
 use crate::{Hlc, RecordId, ReplicaId, Value, version};
 
@@ -16,7 +16,7 @@ const REPLICAS: usize = 4;
 const FIELDS: u32 = 3;
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     Insert(u32, i64),
     Write(u32, i64),
     Unset(u32),
@@ -40,11 +40,11 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn script() -> impl Strategy<Value = Vec<(usize, Op)>> {
+pub(crate) fn script() -> impl Strategy<Value = Vec<(usize, Op)>> {
     vec((0..REPLICAS, op()), 1..40)
 }
 
-fn id(no: usize) -> ReplicaId {
+pub(crate) fn id(no: usize) -> ReplicaId {
     ReplicaId::from_bytes([no as u8 + 1; 16])
 }
 
@@ -57,14 +57,14 @@ fn element(value: i64) -> OwnedValue {
 }
 
 /// Replicas of one record. Their clocks are apart, and observe what they merge.
-struct Replicas {
-    states: Vec<RecordState>,
+pub(crate) struct Replicas {
+    pub(crate) states: Vec<RecordState>,
     clocks: Vec<u64>,
-    seq: u64,
+    pub(crate) seq: u64,
     /// What a replica has sent to which other.
     sent: BTreeMap<(usize, usize), u64>,
     /// Every state that ever was.
-    snapshots: Vec<RecordState>,
+    pub(crate) snapshots: Vec<RecordState>,
     displaced: Vec<Displaced>,
 }
 
@@ -80,7 +80,7 @@ impl Replicas {
         }
     }
 
-    fn run(script: &[(usize, Op)]) -> Self {
+    pub(crate) fn run(script: &[(usize, Op)]) -> Self {
         let mut replicas = Self::new();
         script.iter().for_each(|(at, op)| replicas.step(*at, op));
         replicas
@@ -177,12 +177,12 @@ fn edited(state: &RecordState, stamp: Stamp, field: u32, op: &Op) -> Option<Cont
         (Op::Unset(_), _) => Some(Content::Absent),
         (Op::Increment(_, amount), None | Some(Content::Absent)) => {
             let mut counter = Counter { base, ..Counter::default() };
-            counter.add(stamp.writer, *amount);
+            counter.add(stamp, *amount);
             Some(Content::Counter(counter))
         }
         (Op::Increment(_, amount), Some(Content::Counter(counter))) => {
             let mut counter = counter.clone();
-            counter.add(stamp.writer, *amount);
+            counter.add(stamp, *amount);
             Some(Content::Counter(counter))
         }
         (Op::SetEdit(_, add, remove), None | Some(Content::Absent)) => {
@@ -199,7 +199,7 @@ fn edited(state: &RecordState, stamp: Stamp, field: u32, op: &Op) -> Option<Cont
     }
 }
 
-fn reencode(state: &RecordState, row_seq: Option<u64>) -> RecordState {
+pub(crate) fn reencode(state: &RecordState, row_seq: Option<u64>) -> RecordState {
     let (mut history, mut body) = (Vec::new(), Vec::new());
     let mut number = |writer: ReplicaId| u32::from(writer.as_bytes()[0]);
     HistoryWriter { writer_no: &mut number, row_seq }.state(state, |_| true, &mut history);
@@ -218,13 +218,13 @@ fn over_the_wire(state: &RecordState) -> RecordState {
 }
 
 /// The merged state: without local sequences.
-fn plain(state: &RecordState) -> RecordState {
+pub(crate) fn plain(state: &RecordState) -> RecordState {
     let mut state = state.clone();
     state.cells.iter_mut().for_each(|(_, cell)| cell.seq = 0);
     state
 }
 
-fn joined(a: &RecordState, b: &RecordState) -> RecordState {
+pub(crate) fn joined(a: &RecordState, b: &RecordState) -> RecordState {
     let mut a = a.clone();
     a.merge(b.clone(), 0);
     plain(&a)
@@ -418,7 +418,7 @@ proptest! {
     }
 }
 
-fn stamp(time: u64, writer: usize) -> Stamp {
+pub(crate) fn stamp(time: u64, writer: usize) -> Stamp {
     Stamp::new(Hlc(time), id(writer))
 }
 

@@ -8,21 +8,28 @@
 //! - a checkpoint moves only with changes that the store has reported durable;
 //! - unacknowledged changes never exceed [`SEND_WINDOW_BYTES`](crate::limits::SEND_WINDOW_BYTES) plus one batch;
 //! - with nothing new on either side nothing is sent but pings;
+//! - with another mode or policy on the open session, what is sent and taken in is ruled by one of the two at any time;
 //! - the last output of a session is one [`Output::Closed`], and a session that is over takes no notice of inputs.
 
+mod coded;
+mod epochs;
 mod io;
 mod opening;
 mod puller;
 mod pusher;
 mod reconcile;
+mod refusals;
+mod ring;
 mod running;
+mod surplus;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::collections::VecDeque;
 
 pub use io::{Closed, Frame, Input, Opened, Output, SessionStatus, SharedPayload};
-pub use opening::{Admission, LocalReplica, PeerReplica};
+pub use opening::{Admission, LocalReplica, PeerQuery, PeerReplica, Refusal};
 pub use reconcile::{ReconcileItem, ReconcileSet};
 
 use crate::blazebinary::DecodeError;
@@ -31,11 +38,16 @@ use crate::limits::{HANDSHAKE_MS, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, PEER_SILEN
 use crate::wire::{CloseCode, Message};
 use opening::{ClientOpening, ServerOpening};
 use pusher::Pusher;
+use ring::Ring;
 use running::Running;
 
+/// What a peer is told of what went wrong on this side.
+const INTERNAL: &str = "the other side failed: its log says why";
+
+/// In boxes: it is moved around with every message, and a session keeps room for the largest.
 enum State {
-    ClientOpening(ClientOpening),
-    ServerOpening(ServerOpening),
+    ClientOpening(Box<ClientOpening>),
+    ServerOpening(Box<ServerOpening>),
     Running(Box<Running>),
     Closed,
 }
@@ -43,6 +55,7 @@ enum State {
 /// One live connection of a link.
 pub struct Session {
     state: State,
+    ring: Ring,
     outputs: VecDeque<Output>,
     started_ms: u64,
     heard_ms: u64,
@@ -74,6 +87,12 @@ impl From<DecodeError> for Abort {
     }
 }
 
+impl From<Refusal> for Abort {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal.code, refusal.reason)
+    }
+}
+
 fn violation(text: &str) -> Abort {
     Abort(CloseCode::Protocol, text.to_owned())
 }
@@ -84,18 +103,24 @@ impl Session {
     pub fn client(local: LocalReplica, now_ms: u64) -> Self {
         let mut outputs = VecDeque::new();
         let opening = ClientOpening::start(local, &mut outputs);
-        Self::new(State::ClientOpening(opening), outputs, now_ms)
+        Self::new(State::ClientOpening(Box::new(opening)), outputs, now_ms)
     }
 
     /// The side that was connected to.
     #[must_use]
     pub fn server(now_ms: u64) -> Self {
-        Self::new(State::ServerOpening(ServerOpening::default()), VecDeque::new(), now_ms)
+        Self::new(State::ServerOpening(Box::default()), VecDeque::new(), now_ms)
     }
 
     fn new(state: State, outputs: Outputs, now_ms: u64) -> Self {
         let (started_ms, heard_ms, pinged_ms) = (now_ms, now_ms, now_ms);
-        let mut session = Self { state, outputs, started_ms, heard_ms, pinged_ms, wake_ms: 0, over: false };
+        let side = match &state {
+            State::ClientOpening(_) => ring::Side::Client,
+            _ => ring::Side::Server,
+        };
+        let ring = Ring::new(side);
+        let mut session =
+            Self { state, ring, outputs, started_ms, heard_ms, pinged_ms, wake_ms: 0, over: false };
         session.set_wake(now_ms);
         session
     }
@@ -107,13 +132,21 @@ impl Session {
         }
         let result = match input {
             Input::Frame(bytes) => self.on_frame(now_ms, &bytes),
-            Input::Tick => self.on_tick(now_ms),
-            Input::Shutdown => Err(self.shut_down()),
+            Input::Tick => self.on_tick(now_ms, false),
+            Input::Arriving => self.on_tick(now_ms, true),
+            Input::Shutdown => Err(self.leave("the node is stopping")),
             Input::ApplyFailed(code, text) => Err(Abort(code, text)),
+            Input::Keyring(keyring) => {
+                self.open_ring().and_then(|()| self.ring.set(keyring, &mut self.outputs))
+            }
+            Input::Refuse(refusal) => Err(refusal.into()),
+            Input::UserChanged => Err(self.leave("the user's rights have changed: connect again")),
             other => self.on_answer(now_ms, other),
         };
         if let Err(Abort(code, text)) = result {
-            self.send(&Message::Close(code, text.clone()));
+            // What is wrong with this side's files is not the peer's business.
+            let told = if code == CloseCode::Internal { INTERNAL.to_owned() } else { text.clone() };
+            self.send(&Message::Close(code, told));
             self.close(Closed::Here(code, text));
         }
         self.set_wake(now_ms);
@@ -135,11 +168,19 @@ impl Session {
         if let Some(puller) = &running.puller {
             puller.report(&mut status);
         }
+        status.epoch = running.epochs.number();
         if running.reconciliation.is_some() {
             status.pushed_all = false;
             status.pulled_all = false;
         }
+        status.pushed_all &= !running.is_taking_refusals();
         status
+    }
+
+    /// Whether this side may replace what it shows by itself: everything is sent, acknowledged and settled.
+    #[must_use]
+    pub fn may_rebind(&self) -> bool {
+        matches!(&self.state, State::Running(running) if running.may_rebind())
     }
 
     /// Whether the session is over.
@@ -164,6 +205,9 @@ impl Session {
         match message {
             Message::Ping => self.send(&Message::Pong),
             Message::Pong => {}
+            Message::Keyring(keyring) if self.may_hear_keyring() => {
+                self.ring.on_message(keyring, &mut self.outputs)?;
+            }
             Message::Close(code, text) => {
                 self.close(Closed::ByPeer(code, text));
             }
@@ -172,19 +216,37 @@ impl Session {
         Ok(())
     }
 
+    /// A stranger is told of no keyring, and one that has not said hello is not heard.
+    fn may_hear_keyring(&self) -> bool {
+        match &self.state {
+            State::ServerOpening(opening) => opening.is_introduced(),
+            State::ClientOpening(_) | State::Running(_) => true,
+            State::Closed => false,
+        }
+    }
+
+    fn open_ring(&mut self) -> Result<(), Abort> {
+        match self.state {
+            State::ClientOpening(_) | State::Running(_) => self.ring.open(&mut self.outputs),
+            _ => Ok(()),
+        }
+    }
+
     fn on_session_message(&mut self, message: Message) -> Result<(), Abort> {
         let outputs = &mut self.outputs;
         match (std::mem::replace(&mut self.state, State::Closed), message) {
-            (State::ClientOpening(opening), Message::Welcome(welcome)) => {
-                self.state = State::ClientOpening(opening.on_welcome(welcome, outputs)?);
+            (State::ClientOpening(mut opening), Message::Welcome(welcome)) => {
+                opening.on_welcome(welcome, outputs)?;
+                self.state = State::ClientOpening(opening);
             }
             // The server is ahead: this side still waits for its store.
             (State::ClientOpening(mut opening), message) => {
                 opening.keep(message)?;
                 self.state = State::ClientOpening(opening);
             }
-            (State::ServerOpening(opening), Message::Hello(hello)) => {
-                self.state = State::ServerOpening(opening.on_hello(hello, outputs)?);
+            (State::ServerOpening(mut opening), Message::Hello(hello)) => {
+                opening.on_hello(hello, outputs)?;
+                self.state = State::ServerOpening(opening);
             }
             (State::Running(mut running), message) => {
                 running.on_message(message, outputs)?;
@@ -199,16 +261,18 @@ impl Session {
         let outputs = &mut self.outputs;
         match (std::mem::replace(&mut self.state, State::Closed), input) {
             (State::Closed, _) => {}
-            (State::ServerOpening(opening), Input::Admitted(admission)) => match admission {
-                Ok(admission) => self.state = State::ServerOpening(opening.on_admitted(admission, outputs)?),
-                Err(reason) => return Err(Abort(CloseCode::Refused, reason)),
-            },
+            (State::ServerOpening(mut opening), Input::Admitted(admission)) => {
+                opening.on_admitted(admission?, outputs)?;
+                self.state = State::ServerOpening(opening);
+            }
             (State::ServerOpening(opening), Input::Peer(peer)) => {
                 self.state = State::Running(Box::new(opening.on_peer(peer, outputs)?));
+                return self.open_ring();
             }
             (State::ClientOpening(mut opening), Input::Peer(peer)) => {
-                let early = opening.take_early();
+                let (early, wanted) = (opening.take_early(), opening.take_wanted());
                 let mut running = opening.on_peer(peer, outputs)?;
+                wanted.into_iter().try_for_each(|local| running.reconfigure(local, outputs))?;
                 early.into_iter().try_for_each(|message| running.on_message(message, outputs))?;
                 self.state = State::Running(Box::new(running));
             }
@@ -216,9 +280,17 @@ impl Session {
                 opening.feed_advanced(head);
                 self.state = State::ClientOpening(opening);
             }
+            (State::ClientOpening(mut opening), Input::Token(token)) => {
+                opening.keep_token(token);
+                self.state = State::ClientOpening(opening);
+            }
             (State::ServerOpening(mut opening), Input::FeedAdvanced(head)) => {
                 opening.feed_advanced(head);
                 self.state = State::ServerOpening(opening);
+            }
+            (State::ClientOpening(mut opening), Input::Reconfigure(local)) => {
+                opening.wants(*local);
+                self.state = State::ClientOpening(opening);
             }
             (State::Running(mut running), input) => {
                 running.on_answer(now_ms, input, outputs)?;
@@ -231,21 +303,26 @@ impl Session {
 
     /// A checkpoint that the peer was going to be told of later is told now: without it, the next session would
     /// have to compare everything.
-    fn shut_down(&mut self) -> Abort {
+    fn leave(&mut self, why: &str) -> Abort {
         if let State::Running(running) = &mut self.state {
             running.on_tick(u64::MAX, &mut self.outputs);
         }
-        Abort(CloseCode::GoingAway, "the node is stopping".to_owned())
+        Abort(CloseCode::GoingAway, why.to_owned())
     }
 
-    fn on_tick(&mut self, now_ms: u64) -> Result<(), Abort> {
+    /// A peer of which half a message is here is not silent, but asks for nothing either: it is pinged all the same, or
+    /// it would hear nothing while a long message takes its time.
+    fn on_tick(&mut self, now_ms: u64, arriving: bool) -> Result<(), Abort> {
         // The driver's timer is spent, even if it was early.
         self.wake_ms = 0;
+        let quiet_since = self.heard_ms.max(self.pinged_ms);
+        if arriving {
+            self.heard_ms = now_ms;
+        }
         if now_ms >= self.silent_at() {
             self.close(Closed::Silent);
             return Ok(());
         }
-        let quiet_since = self.heard_ms.max(self.pinged_ms);
         if now_ms.saturating_sub(quiet_since) >= PING_AFTER_MS && matches!(self.state, State::Running(_)) {
             self.pinged_ms = now_ms;
             self.send(&Message::Ping);

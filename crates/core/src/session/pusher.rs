@@ -1,5 +1,8 @@
 //! The sending half of a session.
 
+mod switch;
+mod unshown;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -8,6 +11,8 @@ use super::{Abort, Frame, Output, Outputs, PeerInfo, SessionStatus, SharedPayloa
 use crate::feed::{FeedBatch, Seq, compress};
 use crate::id::RecordId;
 use crate::limits::{BATCH_BYTES, CHECKPOINT_PAUSE_MS, MESSAGE_COST_BYTES, SEND_WINDOW_BYTES, WANTED_CHUNK};
+use crate::numbers::NumberSet;
+use crate::view::{Held, Lens, Side, View};
 use crate::wire::{Changes, Message, NamesMessage};
 
 /// Records asked of the store the first time, when nothing is known of their size.
@@ -23,6 +28,8 @@ pub(super) struct Pusher {
     head: Seq,
     started: bool,
     reading: bool,
+    /// Nothing is read for now.
+    held: bool,
     /// The feed has grown since the last read began.
     head_moved: bool,
     /// Records to send before the feed, and the sequence that the feed then goes on from.
@@ -40,21 +47,61 @@ pub(super) struct Pusher {
     told: Seq,
     /// It has been told of the end of the feed once.
     told_end: bool,
+    /// The peer has no checkpoint yet, and gets one before there is anything to send.
+    introduces: bool,
     /// When to tell it of skipped changes.
     tell_at: Option<u64>,
     fields: NumberSet,
     writers: NumberSet,
+    lens: Arc<Lens>,
+    /// With so many messages acknowledged, the peer has its view and nothing but it.
+    settled_with: Option<u64>,
+    /// The client has named all that it holds.
+    held_complete: bool,
+    /// With the end of a comparison, the peer has its view and nothing but it.
+    settles: bool,
+    gate: Gate,
+    /// What is being read was asked for under a view that has been replaced.
+    stale: bool,
+    /// Records that were read while the gate was closed.
+    held_back: Option<Arc<FeedBatch>>,
+    /// Questions of the client's list that are not answered.
+    looking_up: usize,
+}
+
+/// A place in the local feed that the peer's answer is waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    /// Everything up to here,
+    behind: Seq,
+    /// which was sent with this many messages,
+    sent_with: Option<u64>,
+    /// and all of them are acknowledged.
+    pub(super) passed: bool,
+}
+
+/// Whether anything is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Gate {
+    Open,
+    /// Not until the server has answered.
+    Waiting,
+    /// Not in this epoch.
+    Off,
 }
 
 impl Pusher {
-    pub(super) fn new(info: PeerInfo, after: Seq, head: Seq) -> Self {
+    pub(super) fn new(info: PeerInfo, after: Seq, head: Seq, lens: Arc<Lens>) -> Self {
+        // A view that was replaced is compared with the one before over the whole feed.
+        let sent = if lens.held == Held::Same { after } else { 0 };
         Self {
             info,
-            sent: after,
+            sent,
             acked: after,
             head,
             started: false,
             reading: false,
+            held: false,
             head_moved: false,
             wanted: VecDeque::new(),
             wanted_chunk: FIRST_WANTED_CHUNK,
@@ -66,15 +113,52 @@ impl Pusher {
             changes_sent: 0,
             told: after,
             told_end: after == head,
+            introduces: false,
             tell_at: None,
             fields: NumberSet::default(),
             writers: NumberSet::default(),
+            lens,
+            settled_with: None,
+            held_complete: false,
+            settles: false,
+            gate: Gate::Open,
+            stale: false,
+            held_back: None,
+            looking_up: 0,
         }
     }
 
+    pub(super) const fn acked(&self) -> Seq {
+        self.acked
+    }
+
+    pub(super) fn view(&self) -> &View {
+        &self.lens.view
+    }
+
+    /// Whether everything that a reconciliation found is acknowledged.
+    pub(super) fn is_past_wanted(&self) -> bool {
+        self.started && self.snapshot.is_none() && self.in_flight.is_empty()
+    }
+
+    fn is_replacing(&self) -> bool {
+        self.lens.held != Held::Same
+    }
+
+    /// The peer knows nothing of this feed. It is told where it stands even if the feed is empty: what it brings may be
+    /// all that there is, and it may leave before it hears of that.
+    pub(super) const fn introduce(&mut self) {
+        self.introduces = true;
+    }
+
     /// Starts with the feed.
-    pub(super) fn start(&mut self, outputs: &mut Outputs) {
+    pub(super) fn start(&mut self, has: Seq, outputs: &mut Outputs) {
         self.started = true;
+        if self.is_replacing() {
+            self.end_replacing_if_done(has, outputs);
+        } else if self.introduces && self.sent >= self.head {
+            self.tell(has, outputs);
+        }
         self.read_on(outputs);
     }
 
@@ -83,8 +167,49 @@ impl Pusher {
         self.started = true;
         self.wanted = outcome.to_send.into();
         self.snapshot = Some(outcome.snapshot);
+        // What is to be given back, the client names itself. Edits that take a record out of its view are not among what
+        // was compared: it is told of them when it is sent what they replaced.
+        self.settles = self.is_replacing() && (self.lens.side == Side::Deliver || self.lens.view.is_all());
+        self.lens = Arc::new(Lens { held: Held::Same, ..Lens::clone(&self.lens) });
         self.head = self.head.max(outcome.snapshot);
         self.end_wanted_if_done(has, outputs);
+        self.read_on(outputs);
+    }
+
+    /// The end of the feed as it is known.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { behind: self.head, ..Mark::default() }
+    }
+
+    /// Whether the peer has acknowledged every change up to a mark, as far as it gets them at all. A half that sends
+    /// nothing, or not before the other side has agreed on how, keeps nobody waiting.
+    pub(super) fn is_past(&self, mark: &mut Mark) -> bool {
+        if self.gate != Gate::Open {
+            return true;
+        }
+        if !self.started || self.snapshot.is_some() || self.sent < mark.behind {
+            return false;
+        }
+        let all = self.messages_acked + self.in_flight.len() as u64;
+        let count = mark.sent_with.get_or_insert(all).saturating_sub(self.messages_acked);
+        let mut before = self.in_flight.iter().take(usize::try_from(count).unwrap_or(usize::MAX));
+        before.all(|(bytes, _)| *bytes <= MESSAGE_COST_BYTES)
+    }
+
+    /// What is being read of the feed is thrown away and read again.
+    pub(super) const fn read_again(&mut self) {
+        self.stale |= self.reading && self.snapshot.is_none();
+    }
+
+    /// Reads nothing more from now on. Answers whether nothing is being read any more.
+    pub(super) const fn hold(&mut self) -> bool {
+        self.held = true;
+        !self.reading
+    }
+
+    /// Reads on.
+    pub(super) fn release(&mut self, outputs: &mut Outputs) {
+        self.held = false;
         self.read_on(outputs);
     }
 
@@ -99,7 +224,11 @@ impl Pusher {
             return;
         }
         self.reading = false;
-        if self.snapshot.is_some() {
+        if std::mem::take(&mut self.stale) {
+            // The same is read again, through the lens that holds now.
+        } else if self.gate != Gate::Open {
+            self.held_back = self.snapshot.is_some().then(|| Arc::clone(batch));
+        } else if self.snapshot.is_some() {
             self.on_wanted(batch, has, outputs);
         } else {
             self.on_stretch(now_ms, batch, has, outputs);
@@ -116,11 +245,24 @@ impl Pusher {
         }
         self.sent = self.sent.max(batch.upto);
         self.head = self.head.max(self.sent);
-        if batch.entries.iter().all(|entry| self.info.peer_no != 0 && entry.origin == self.info.peer_no) {
-            self.on_nothing_to_send(now_ms, has, outputs);
-        } else {
+        let none = batch.entries.iter().all(|entry| !entry.is_for(self.info.peer_no));
+        if !none {
             self.announce(batch, outputs);
             self.send_stretch(batch, has, outputs);
+        }
+        if self.is_replacing() {
+            self.end_replacing_if_done(has, outputs);
+        } else if none {
+            self.on_nothing_to_send(now_ms, has, outputs);
+        }
+    }
+
+    /// The whole feed was read for the view that replaces the one before: from here on the peer has the new one.
+    fn end_replacing_if_done(&mut self, has: Seq, outputs: &mut Outputs) {
+        if self.sent >= self.head {
+            self.lens = Arc::new(Lens { held: Held::Same, ..Lens::clone(&self.lens) });
+            self.tell(has, outputs);
+            self.settled_with = Some(self.messages_acked + self.in_flight.len() as u64);
         }
     }
 
@@ -137,6 +279,7 @@ impl Pusher {
     /// Sends pieces of about a batch's size as long as the window is open.
     fn send_rest(&mut self, has: Seq, outputs: &mut Outputs) {
         while self.in_flight_bytes < SEND_WINDOW_BYTES
+            && self.gate == Gate::Open
             && let Some((batch, done)) = self.rest.take()
         {
             let start =
@@ -163,6 +306,7 @@ impl Pusher {
             self.in_flight_bytes -= bytes;
             self.acked = upto.unwrap_or(self.acked);
         }
+        self.settle_if_acked(outputs);
         self.send_rest(has, outputs);
         self.end_wanted_if_done(has, outputs);
         self.read_on(outputs);
@@ -170,13 +314,13 @@ impl Pusher {
     }
 
     pub(super) fn on_tick(&mut self, now_ms: u64, has: Seq, outputs: &mut Outputs) {
-        if self.tell_at.is_some_and(|at| at <= now_ms) {
+        if self.gate == Gate::Open && self.tell_at.is_some_and(|at| at <= now_ms) {
             self.tell(has, outputs);
         }
     }
 
-    pub(super) const fn wake_at(&self) -> Option<u64> {
-        self.tell_at
+    pub(super) fn wake_at(&self) -> Option<u64> {
+        self.tell_at.filter(|_| self.gate == Gate::Open)
     }
 
     pub(super) fn report(&self, status: &mut SessionStatus) {
@@ -184,25 +328,38 @@ impl Pusher {
         status.head = self.head;
         status.changes_sent = self.changes_sent;
         status.in_flight_bytes = self.in_flight_bytes;
+        if self.gate == Gate::Off {
+            status.pushed_all = self.in_flight.is_empty();
+            return;
+        }
         status.pushed_all = self.started
+            && self.gate == Gate::Open
             && self.snapshot.is_none()
+            && !self.is_replacing()
             && self.in_flight.is_empty()
             && self.sent >= self.head
             && !self.reading;
     }
 
     fn read_on(&mut self, outputs: &mut Outputs) {
-        if !self.started || self.reading || self.rest.is_some() || self.in_flight_bytes >= SEND_WINDOW_BYTES {
+        if self.gate != Gate::Open
+            || !self.started
+            || self.held
+            || self.reading
+            || self.rest.is_some()
+            || self.in_flight_bytes >= SEND_WINDOW_BYTES
+        {
             return;
         }
         if !self.wanted.is_empty() {
             let chunk = self.wanted.drain(..self.wanted.len().min(self.wanted_chunk)).collect();
             self.reading = true;
-            outputs.push_back(Output::ReadWanted(chunk));
+            outputs.push_back(Output::ReadWanted(chunk, Arc::clone(&self.lens)));
         } else if self.snapshot.is_none() && self.sent < self.head {
             self.reading = true;
             self.head_moved = false;
-            outputs.push_back(Output::Read { after: self.sent, max_bytes: BATCH_BYTES });
+            let lens = Arc::clone(&self.lens);
+            outputs.push_back(Output::Read { after: self.sent, max_bytes: BATCH_BYTES, lens });
         }
     }
 
@@ -212,10 +369,15 @@ impl Pusher {
         if self.wanted.is_empty()
             && self.rest.is_none()
             && !self.reading
+            && self.held_back.is_none()
+            && self.gate == Gate::Open
             && let Some(snapshot) = self.snapshot.take()
         {
             self.sent = snapshot;
             self.tell(has, outputs);
+            if std::mem::take(&mut self.settles) {
+                self.settled_with = Some(self.messages_acked + self.in_flight.len() as u64);
+            }
         }
     }
 
@@ -247,16 +409,21 @@ impl Pusher {
 
     /// Sends what the peer does not have of a stretch of the feed.
     fn send_stretch(&mut self, batch: &Arc<FeedBatch>, has: Seq, outputs: &mut Outputs) {
+        // While a view is being replaced, the peer's checkpoint stays where it was earned under the old one.
+        let upto = (!self.is_replacing()).then_some(batch.upto);
+        if upto.is_some() && !batch.bonds.is_empty() {
+            outputs.push_back(Output::Send(Frame::from(&Message::Bonds(batch.bonds.clone()))));
+        }
         if !batch.is_all_for(self.info.peer_no) {
-            let count = batch.entries.iter().filter(|entry| entry.origin != self.info.peer_no).count();
+            let count = batch.entries.iter().filter(|entry| entry.is_for(self.info.peer_no)).count();
             let own = batch.data_for(self.info.peer_no);
-            return self.send_own(&own, count, Some(batch.upto), has, outputs);
+            return self.send_own(&own, count, upto, has, outputs);
         }
         let compressed = self.info.compression && batch.compressed().is_some();
-        let head = self.changes(Some(batch.upto), has, compressed).encode_head();
+        let head = self.changes(upto, has, compressed).encode_head();
         let shared = Some(SharedPayload::new(Arc::clone(batch), compressed));
         self.changes_sent += batch.entries.len() as u64;
-        self.sent_message(batch.data.len(), Some(batch.upto));
+        self.sent_message(batch.data.len(), upto);
         outputs.push_back(Output::Send(Frame { head, shared }));
     }
 
@@ -284,23 +451,5 @@ impl Pusher {
             self.told_end |= upto >= self.head;
             self.tell_at = None;
         }
-    }
-}
-
-/// A set of small numbers.
-#[derive(Debug, Default)]
-struct NumberSet(Vec<u64>);
-
-impl NumberSet {
-    /// Adds a number; answers whether it is new.
-    fn insert(&mut self, number: u32) -> bool {
-        let (word, bit) = ((number / 64) as usize, 1u64 << (number % 64));
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        let Some(slot) = self.0.get_mut(word) else { return false };
-        let new = *slot & bit == 0;
-        *slot |= bit;
-        new
     }
 }

@@ -39,6 +39,9 @@ pub enum SpecErrorKind {
     /// Over [`MAX_LINKS`].
     #[error("`{0}` has at most {MAX_LINKS} entries")]
     TooManyLinks(String),
+    /// A relation to a database that the file does not have.
+    #[error("there is no [databases.{0}] for this relation to lead to")]
+    RelationToNowhere(String),
     /// A key that its section does not have.
     #[error("unknown key `{key}` in {section}{}", Advice(.key, .valid))]
     UnknownKey {
@@ -127,6 +130,11 @@ pub enum SpecErrorKind {
     /// A star's parent that nobody can connect to.
     #[error("a star's parent must be served: set `serve` (such as \"bidirectional\")")]
     ParentNotServed,
+    /// A resolver that nobody's writes come to.
+    #[error(
+        "a resolver decides about what nodes that connect write: set `serve` (such as \"bidirectional\")"
+    )]
+    ResolverNotServed,
     /// A mesh that can't meet anyone.
     #[error("this mesh has no `peers`, does not `discover` them and is not served to any: set one of them")]
     MeshAlone,
@@ -217,6 +225,9 @@ pub enum ValueError {
     /// A length of time that must be positive.
     #[error("must be more than zero")]
     Zero,
+    /// A number that is too high or too low.
+    #[error("must be from {} to {}", i8::MIN, i8::MAX)]
+    OutOfRange,
 }
 
 /// What a pattern's promise rules out, wherever the specification comes from.

@@ -3,6 +3,8 @@
 //! Invariants: the same specification gives the same links with the same names, in any process; no two links of a
 //! database have the same name; a database whose mode is local-only has none.
 
+use std::fmt;
+
 use super::address::Endpoint;
 use super::error::Contradiction;
 use super::name::DatabaseName;
@@ -31,6 +33,8 @@ pub struct LinkSpec {
     pub policy: PolicySpec,
     /// Whether the other end decides: writes here are provisional until it has taken them.
     pub remote_is_authority: bool,
+    /// Whether it is no error if the other end can't be reached: a mesh falls back to local.
+    pub optional: bool,
 }
 
 /// Whom a link connects to.
@@ -45,6 +49,18 @@ pub enum LinkTarget {
         /// Where to turn when no edge answers.
         master: Option<Endpoint>,
     },
+}
+
+impl fmt::Display for LinkTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(endpoint) => write!(f, "{endpoint}"),
+            Self::Nearest { edges, master } => {
+                let all: Vec<String> = edges.iter().chain(master).map(Endpoint::to_string).collect();
+                f.write_str(&all.join(" or "))
+            }
+        }
+    }
 }
 
 /// The links that a database asks for: its pattern's, then those of its further links. Peers that a mesh may find on
@@ -71,11 +87,16 @@ pub fn expand(database: &DatabaseSpec) -> Result<Vec<LinkSpec>, Contradiction> {
     Ok(links)
 }
 
+/// The meshes of a database that look for peers on the local network.
+pub fn seekers(database: &DatabaseSpec) -> impl Iterator<Item = &SyncSpec> {
+    std::iter::once(&database.sync).chain(&database.links).filter(|sync| sync.seeks_peers())
+}
+
 /// The link to a peer of a mesh that was found rather than named. It has the name that it would have if it were
 /// named; `None` if `sync` is no mesh that looks for peers, or its mode is local-only.
 #[must_use]
 pub fn peer_link(sync: &SyncSpec, peer: Endpoint) -> Option<LinkSpec> {
-    if sync.mode == SyncMode::LocalOnly || !matches!(sync.pattern, Pattern::Mesh { discover: true, .. }) {
+    if !sync.seeks_peers() {
         return None;
     }
     let target = LinkTarget::Address(peer);
@@ -128,6 +149,7 @@ fn link(sync: &SyncSpec, name: String, target: LinkTarget) -> LinkSpec {
         mode: sync.mode,
         policy: sync.policy.clone(),
         remote_is_authority: sync.remote_is_authority(),
+        optional: matches!(sync.pattern, Pattern::Mesh { fallback_to_local: true, .. }),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The policy of a link: which records, which fields, how sealed and compressed, and what a removal does.
 
 use super::keyword::keyword;
+use crate::turns::DEFAULT_PRIORITY;
 
 /// The text of a filter and where it stands in its file.
 ///
@@ -50,6 +51,8 @@ keyword! {
         Remove = "remove",
         /// It stays as it was last seen.
         Keep = "keep",
+        /// It is removed, and its bytes in the file are overwritten.
+        Shred = "shred",
     }
 }
 
@@ -68,6 +71,28 @@ pub enum EncryptionSpec {
     Seal(Vec<String>),
 }
 
+impl EncryptionSpec {
+    /// Everything but these fields is sealed.
+    pub fn e2e_only<F: Into<String>>(routing_fields: impl IntoIterator<Item = F>) -> Self {
+        Self::E2eOnly { routing_fields: routing_fields.into_iter().map(Into::into).collect() }
+    }
+
+    /// Just these fields are sealed.
+    pub fn seal<F: Into<String>>(fields: impl IntoIterator<Item = F>) -> Self {
+        Self::Seal(fields.into_iter().map(Into::into).collect())
+    }
+
+    /// Whether this field is sealed.
+    #[must_use]
+    pub fn seals(&self, field: &str) -> bool {
+        match self {
+            Self::SmartProxy => false,
+            Self::E2eOnly { routing_fields } => !routing_fields.iter().any(|open| open == field),
+            Self::Seal(fields) => fields.iter().any(|sealed| sealed == field),
+        }
+    }
+}
+
 /// The policy of a link.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PolicySpec {
@@ -81,12 +106,15 @@ pub struct PolicySpec {
     pub encryption: EncryptionSpec,
     /// Whether batches are compressed.
     pub compression: Compression,
-    /// Whether this side applies its own access rules to this link as well; the other side always applies its own.
+    /// Whether a peer that was found is shown over this link only what this node's own rules let its user read; the other
+    /// side always applies its own.
     pub respect_rls: bool,
     /// What happens here to a record that no longer matches.
     pub on_left_filter: OnRemoval,
     /// What happens here to a record that access rules no longer show.
     pub on_access_revoked: OnRemoval,
+    /// Links with a higher one go first: see [`crate::turns`].
+    pub priority: i8,
     /// Whether a record is dropped here once the sink has acknowledged it; for write-only links.
     pub release_after_ack: bool,
 }
@@ -102,6 +130,7 @@ impl Default for PolicySpec {
             respect_rls: true,
             on_left_filter: OnRemoval::Remove,
             on_access_revoked: OnRemoval::Remove,
+            priority: DEFAULT_PRIORITY,
             release_after_ack: false,
         }
     }

@@ -106,6 +106,16 @@ impl<'s> Section<'s> {
         value.get_ref().as_bool().map(Some).ok_or_else(|| self.wrong_type(key, "true or false", value))
     }
 
+    /// A whole number of one byte.
+    pub(super) fn small_integer(&self, key: &str) -> Result<Option<i8>> {
+        let Some((_, value)) = self.entry(key) else { return Ok(None) };
+        let found =
+            value.get_ref().as_integer().ok_or_else(|| self.wrong_type(key, "a whole number", value))?;
+        let number = i8::from_str_radix(found.as_str(), found.radix()).ok();
+        let wrong = || self.value_error(key, value.span().start, ValueError::OutOfRange);
+        number.map(Some).ok_or_else(wrong)
+    }
+
     pub(super) fn word(&self, key: &str) -> Result<Option<Word>> {
         self.entry(key).map(|(_, value)| self.as_word(key, value)).transpose()
     }

@@ -10,10 +10,10 @@ use super::address::ListenAddress;
 use super::error::Contradiction;
 use super::keyword::keyword;
 use super::name::DatabaseName;
-use super::pattern::{Pattern, PatternKind, SyncMode};
+use super::pattern::{Pattern, PatternKind, StarRole, SyncMode};
 use super::policy::{EncryptionSpec, FilterText, PolicySpec};
 use super::serve::ServeMode;
-use crate::limits::DEFAULT_DRIFT_LIMIT_MS;
+use crate::limits::{DEFAULT_DRIFT_LIMIT_MS, TOMBSTONE_LEASE_MS};
 
 /// A whole topology: one node and its databases.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -82,6 +82,8 @@ pub struct AuthSpec {
     pub issuers: Vec<IssuerSpec>,
     /// A JWKS file whose keys are accepted for any issuer.
     pub jwks_file: Option<PathBuf>,
+    /// The list of tokens, users and nodes that are no longer accepted.
+    pub revoked_file: Option<PathBuf>,
 }
 
 /// An issuer of tokens.
@@ -91,6 +93,8 @@ pub struct IssuerSpec {
     pub name: String,
     /// Where its keys are.
     pub key: IssuerKey,
+    /// What the `aud` of its tokens must hold; without it they must have none.
+    pub audience: Option<String>,
 }
 
 /// Where an issuer's public keys are.
@@ -110,6 +114,37 @@ keyword! {
         /// The crash of the process.
         Normal = "normal",
     }
+}
+
+keyword! {
+    /// What the deletion of a record does to those that refer to it.
+    pub OnDelete {
+        /// It is refused as long as there are any.
+        Restrict = "restrict",
+        /// They are deleted too.
+        Cascade = "cascade",
+        /// Their field becomes null.
+        SetNull = "set-null",
+    }
+}
+
+keyword! {
+    /// What an authority does about a write that had not seen what it holds.
+    pub Resolver {
+        /// What it holds stands.
+        Parent = "parent",
+        /// The newer one stands.
+        Newest = "newest",
+    }
+}
+
+/// `[databases.NAME.relations.FIELD]`: the field holds the id of a record of another database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RelationSpec {
+    /// The other database (or the same).
+    pub to: DatabaseName,
+    /// What a deletion there does here.
+    pub on_delete: OnDelete,
 }
 
 /// Where a database's password comes from.
@@ -134,16 +169,22 @@ pub struct DatabaseSpec {
     pub password: PasswordSource,
     /// What an acknowledged write survives.
     pub durability: Durability,
+    /// How long what a reader needs is kept for it while it is away.
+    pub tombstone_lease: Duration,
     /// Fields with an index.
     pub indexes: Vec<String>,
     /// Fields in the full-text index.
     pub search: Vec<String>,
+    /// Fields that hold ids of records of another database.
+    pub relations: BTreeMap<String, RelationSpec>,
     /// The pattern and what goes with it.
     pub sync: SyncSpec,
     /// Hybrid: further links beside the pattern's.
     pub links: Vec<SyncSpec>,
     /// How it is served to nodes that connect.
     pub serve: ServeMode,
+    /// What this node does as an authority, if anything was said about that.
+    pub resolver: Option<Resolver>,
     /// Who may do what, on every path.
     pub access: AccessSpec,
 }
@@ -156,13 +197,28 @@ impl DatabaseSpec {
             file: PathBuf::from(format!("{name}.blazedb")),
             password: PasswordSource::None,
             durability: Durability::Full,
+            tombstone_lease: Duration::from_millis(TOMBSTONE_LEASE_MS),
             indexes: Vec::new(),
             search: Vec::new(),
+            relations: BTreeMap::new(),
             sync: SyncSpec::new(Pattern::LocalOnly, name.clone()),
             links: Vec::new(),
             serve: ServeMode::None,
+            resolver: None,
             access: AccessSpec::default(),
         }
+    }
+
+    /// What this node does as the authority of every node that connects; `None` if it is not one: it then decides only
+    /// for those that ask it to.
+    #[must_use]
+    pub fn decides(&self) -> Option<Resolver> {
+        let mut patterns = std::iter::once(&self.sync).chain(&self.links).map(|sync| &sync.pattern);
+        let declared = patterns.any(|pattern| {
+            matches!(pattern, Pattern::Star { role: StarRole::Parent } | Pattern::Hierarchical { .. })
+        });
+        let served = self.serve != ServeMode::None;
+        self.resolver.or(declared.then_some(Resolver::Parent)).filter(|_| served)
     }
 }
 
@@ -213,6 +269,12 @@ impl SyncSpec {
         Ok(())
     }
 
+    /// Whether it looks for peers on the local network.
+    #[must_use]
+    pub fn seeks_peers(&self) -> bool {
+        self.mode != SyncMode::LocalOnly && matches!(self.pattern, Pattern::Mesh { discover: true, .. })
+    }
+
     /// Whether more than one remote node may answer.
     fn may_reach_many(&self) -> bool {
         match &self.pattern {
@@ -244,4 +306,6 @@ pub struct AccessSpec {
     pub update: Option<FilterText>,
     /// Which records a user may delete.
     pub delete: Option<FilterText>,
+    /// Who may bring writes of other nodes, over `user`.
+    pub relay: Option<FilterText>,
 }

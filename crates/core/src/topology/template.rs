@@ -15,6 +15,7 @@ const DATABASE: &str = r#"
 # file       = "notes.blazedb"    # the default: NAME.blazedb, in the data directory
 password_env = "BLAZEDB_PASSWORD" # the variable with the password; or password_file; or plaintext = true
 # durability = "full"             # or "normal": faster, but the last writes may be lost with the power
+# tombstone_lease = "90d"         # so long a device may be away and still be told of deletions one by one
 # indexes    = ["priority"]       # fields that are often filtered or sorted by
 # search     = ["title"]          # fields for full-text search
 "#;
@@ -25,6 +26,7 @@ const POLICY: &str = r#"
 # exclude_fields = ["attachment"]
 # encryption     = "e2e-only"         # the hub can't read it; routing_fields stay readable
 # routing_fields = ["teamId"]
+# priority       = 5                  # goes first where several links have something to do; 0 by default
 "#;
 
 /// A node that keeps its databases to itself.
@@ -48,8 +50,9 @@ admin  = "127.0.0.1:7400"  # HTTP API and visualizer
 # tls  = {{ cert = "cert.pem", key = "key.pem" }}
 
 [auth]
-anonymous = true           # everyone on this machine; elsewhere use issuers
-# issuers = [{{ name = "self", key_file = "issuer.pub" }}]
+anonymous = true           # everyone on this machine; with false, only who has a token
+issuers   = [{{ name = "self", key_file = "data/issuer.pub" }}]  # this node's own: `blazedb token issue`, `invite`
+# revoked_file = "revoked"  # `blazedb token revoke` adds to it; the default is in the data directory
 {DATABASE}serve        = "bidirectional"    # or "broadcast" (clients only read), "aggregate" (clients only write)
 
 [databases.notes.access]              # who may do what; a missing rule denies
@@ -70,7 +73,7 @@ pub fn device(name: &str, hub: &Endpoint) -> String {
     let hub = quoted(&hub.to_string());
     format!(
         r#"{HEAD}{node}# admin    = "127.0.0.1:7401"  # HTTP API and visualizer
-# token_file = "device.jwt"    # who this node is to the hub
+# token_file = "device.jwt"    # who this node is to the hub; `blazedb token accept CODE` fetches it
 {DATABASE}pattern      = "hub-and-spoke"    # mesh, star, hierarchical, chain, broadcast, aggregation, local-only
 hub          = {hub}
 mode         = "bidirectional"    # read-only, write-only, local-only
@@ -133,6 +136,7 @@ mod tests {
         let spec = read(&hub("hub"));
         assert_eq!(spec.databases["notes"].serve, ServeMode::Bidirectional);
         assert!(spec.node.listen.unwrap().is_loopback());
+        assert_eq!(spec.auth.issuers[0].name, "self");
 
         let url: Endpoint = "wss://hub.example.com".parse().unwrap();
         let spec = read(&device("phone", &url));
@@ -141,9 +145,9 @@ mod tests {
 
     #[test]
     fn what_the_templates_suggest_in_comments_parses_too() {
-        let file = ["file", "durability", "indexes", "search"];
+        let file = ["file", "durability", "tombstone_lease", "indexes", "search"];
         read(&uncommented(&local("a"), &[&file[..], &["pattern", "hub"]].concat()));
-        read(&uncommented(&hub("a"), &[&file[..], &["admin_token_file", "tls", "issuers"]].concat()));
+        read(&uncommented(&hub("a"), &[&file[..], &["admin_token_file", "tls", "revoked_file"]].concat()));
         let rules = uncommented(&hub("a"), &["connect", "read", "insert", "update", "delete"]);
         let rules = rules.replace("public = true", "");
         assert!(read(&rules).databases["notes"].access.delete.is_some());

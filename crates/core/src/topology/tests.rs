@@ -154,6 +154,11 @@ fn every_alternative_of_the_examples_comments_parses() {
         assert_eq!(spec.file.to_str(), Some("bugs.blazedb"));
     }
     assert_eq!(bugs("durability = 'normal'").durability, Durability::Normal);
+    assert_eq!(bugs("").tombstone_lease, std::time::Duration::from_secs(90 * 24 * 3_600));
+    assert_eq!(
+        bugs("tombstone_lease = '7d'").tombstone_lease,
+        std::time::Duration::from_secs(7 * 24 * 3_600)
+    );
     for (word, serve) in ServeMode::ALL {
         assert_eq!(bugs(&format!("serve = '{word}'")).serve, *serve);
     }
@@ -222,6 +227,9 @@ const BAD: &[(&str, &str, &str)] = &[
     ("databases = []", "1:13", "`databases` is a section, not a list"),
     ("[auth]|anonymous = 'yes'", "2:13", "`anonymous` is true or false, not a string"),
     ("[databases]|a = 1", "2:5", "`a` is a section, not an integer"),
+    ("[databases.a.relations.f]|to = 'b'", "2:1", "no [databases.b]"),
+    ("[databases.a.relations.f]|on_delete = 'cascade'", "1:24", "`to`"),
+    ("[databases.a.relations.f]|to = 'a'|on_delete = 'x'", "3:13", "restrict, cascade, set-null"),
     ("[databases.a]|indexes = 'x'", "2:11", "`indexes` is a list of strings, not a string"),
     ("[databases.a]|indexes = ['x', 1]", "2:17", "`indexes` is a string, not an integer"),
     ("[databases.a]|indexes = ['x', 'x']", "2:17", "\"x\" is there twice"),
@@ -240,11 +248,13 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     ("[databases.a]|serve = 'all'", "2:9", "(valid: none, bidirectional, broadcast, aggregate)"),
     ("[databases.a]|durability = 'none'", "2:14", "(valid: full, normal)"),
+    ("[databases.a]|tombstone_lease = '0d'", "2:19", "more than zero"),
+    ("[databases.a]|tombstone_lease = '90'", "2:19", "a whole number and a unit"),
     ("[databases.a.policy]|compression = 'yes'", "2:15", "(valid: auto, always, never)"),
     (
-        "[databases.a]|pattern='mesh'|discover=true|[databases.a.policy]|on_left_filter = 'shred'",
+        "[databases.a]|pattern='mesh'|discover=true|[databases.a.policy]|on_left_filter = 'forget'",
         "5:18",
-        "(valid: remove, keep)",
+        "(valid: remove, keep, shred)",
     ),
     ("[databases.a.policy]|encryption = 'none'", "2:14", "(valid: smart-proxy, e2e-only)"),
     ("[databases.a.policy]|encryption = { seals = [] }", "2:16", "did you mean \"seal\"?"),
@@ -342,6 +352,16 @@ const BAD: &[(&str, &str, &str)] = &[
         "[databases.a]|pattern='mesh'|discover=true|[databases.a.policy]|release_after_ack = true",
         "5:1",
         "is for mode \"write-only\"",
+    ),
+    (
+        "[databases.a]|pattern='mesh'|discover=true|[databases.a.policy]|priority = 128",
+        "5:12",
+        "from -128 to 127",
+    ),
+    (
+        "[databases.a]|pattern='mesh'|discover=true|[databases.a.policy]|priority = 'high'",
+        "5:12",
+        "`priority` is a whole number, not a string",
     ),
     ("[databases.a.policy]|where = 'é == BAD'", "2:15", "`where`: a bad word"),
     ("[databases.a.policy]|where = \"\\\"x\\\" == BAD\"", "2:9", "`where`: column 8: a bad word"),

@@ -5,8 +5,8 @@ use super::error::{SpecError, SpecErrorKind};
 use super::reader::Section;
 use super::spec::{AuthSpec, IssuerKey, IssuerSpec};
 
-const AUTH_KEYS: &[&str] = &["anonymous", "insecure", "issuers", "jwks_file"];
-const ISSUER_KEYS: &[&str] = &["name", "key_file", "jwks_file"];
+const AUTH_KEYS: &[&str] = &["anonymous", "insecure", "issuers", "jwks_file", "revoked_file"];
+const ISSUER_KEYS: &[&str] = &["name", "key_file", "jwks_file", "audience"];
 
 pub(super) fn read_auth(
     section: Option<&Section<'_>>,
@@ -25,6 +25,7 @@ pub(super) fn read_auth(
         insecure,
         issuers: issuers.iter().map(read_issuer).collect::<Result<_, _>>()?,
         jwks_file: section.path("jwks_file")?,
+        revoked_file: section.path("revoked_file")?,
     })
 }
 
@@ -40,5 +41,5 @@ fn read_issuer(section: &Section<'_>) -> Result<IssuerSpec, SpecError> {
             return Err(section.error("jwks_file", kind));
         }
     };
-    Ok(IssuerSpec { name, key })
+    Ok(IssuerSpec { name, key, audience: section.text("audience")? })
 }

@@ -1,6 +1,8 @@
 //! Reading `[databases.NAME]`: the file, its password, its indexes, how it is served.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use super::error::{SpecError, SpecErrorKind, ValueError};
 use super::expand::expand;
@@ -9,9 +11,10 @@ use super::pattern::{Pattern, StarRole};
 use super::policy::FilterText;
 use super::reader::Section;
 use super::serve::ServeMode;
-use super::spec::{AccessSpec, DatabaseSpec, Durability, PasswordSource};
-use super::toml_file::{FilterUse, PasswordRule};
+use super::spec::{AccessSpec, DatabaseSpec, Durability, OnDelete, PasswordSource, RelationSpec};
+use super::toml_file::{FilterUse, PasswordRule, read_length};
 use super::toml_sync::{read_links, read_sync};
+use crate::limits::TOMBSTONE_LEASE_MS;
 
 const DATABASE_KEYS: &[&str] = &[
     "file",
@@ -19,8 +22,10 @@ const DATABASE_KEYS: &[&str] = &[
     "password_file",
     "plaintext",
     "durability",
+    "tombstone_lease",
     "indexes",
     "search",
+    "relations",
     "pattern",
     "hub",
     "parent",
@@ -39,9 +44,11 @@ const DATABASE_KEYS: &[&str] = &[
     "policy",
     "links",
     "serve",
+    "resolver",
     "access",
 ];
-const ACCESS_KEYS: &[&str] = &["public", "connect", "read", "insert", "update", "delete"];
+const RELATION_KEYS: &[&str] = &["to", "on_delete"];
+const ACCESS_KEYS: &[&str] = &["public", "connect", "read", "insert", "update", "delete", "relay"];
 
 pub(super) fn read_database(name: &DatabaseName, section: &Section<'_>) -> Result<DatabaseSpec, SpecError> {
     section.only(DATABASE_KEYS)?;
@@ -54,15 +61,22 @@ pub(super) fn read_database(name: &DatabaseName, section: &Section<'_>) -> Resul
         file: read_file(name, section)?,
         password: read_password(name, section)?,
         durability: section.parsed("durability")?.unwrap_or(Durability::Full),
+        tombstone_lease: read_length(section, "tombstone_lease")?
+            .unwrap_or(Duration::from_millis(TOMBSTONE_LEASE_MS)),
         indexes: section.fields("indexes")?,
         search: section.fields("search")?,
+        relations: section.section("relations")?.map(|s| read_relations(&s)).transpose()?.unwrap_or_default(),
         sync,
         links,
         serve: section.parsed("serve")?.unwrap_or(ServeMode::None),
+        resolver: section.parsed("resolver")?,
         access: section.section("access")?.map(|s| read_access(&s)).transpose()?.unwrap_or_default(),
     };
     if spec.sync.pattern == (Pattern::Star { role: StarRole::Parent }) && spec.serve == ServeMode::None {
         return Err(section.error("role", SpecErrorKind::ParentNotServed));
+    }
+    if spec.resolver.is_some() && spec.serve == ServeMode::None {
+        return Err(section.error("resolver", SpecErrorKind::ResolverNotServed));
     }
     if spec.sync.pattern.is_lonely_mesh() && spec.serve == ServeMode::None {
         return Err(section.error("pattern", SpecErrorKind::MeshAlone));
@@ -70,6 +84,16 @@ pub(super) fn read_database(name: &DatabaseName, section: &Section<'_>) -> Resul
     let key = if section.has("links") { "links" } else { "pattern" };
     expand(&spec).map_err(|contradiction| section.error(key, contradiction))?;
     Ok(spec)
+}
+
+fn read_relations(section: &Section<'_>) -> Result<BTreeMap<String, RelationSpec>, SpecError> {
+    let relation = |(field, section): (String, Section<'_>)| {
+        section.only(RELATION_KEYS)?;
+        let to = section.parsed("to")?.ok_or_else(|| section.missing("to"))?;
+        let on_delete = section.parsed("on_delete")?.unwrap_or(OnDelete::Restrict);
+        Ok((field, RelationSpec { to, on_delete }))
+    };
+    section.children()?.into_iter().map(relation).collect()
 }
 
 fn read_file(name: &DatabaseName, section: &Section<'_>) -> Result<PathBuf, SpecError> {
@@ -119,5 +143,6 @@ fn read_access(section: &Section<'_>) -> Result<AccessSpec, SpecError> {
         insert: rule("insert", FilterUse::Insert)?,
         update: rule("update", FilterUse::Update)?,
         delete: rule("delete", FilterUse::Delete)?,
+        relay: rule("relay", FilterUse::Relay)?,
     })
 }

@@ -38,6 +38,8 @@ pub enum FilterUse {
     Update,
     /// Which records a user may delete: over `record` and `user`.
     Delete,
+    /// Who may bring writes of other nodes: over `user`.
+    Relay,
 }
 
 /// Whether a database may leave open where its password comes from.
@@ -108,7 +110,7 @@ fn read_node(section: &Section<'_>) -> Result<NodeSpec, SpecError> {
         admin_token_file,
         tls: section.section("tls")?.map(|section| read_tls(&section)).transpose()?,
         token_file: section.path("token_file")?,
-        clock_drift_limit: read_drift_limit(section)?.unwrap_or(defaults.clock_drift_limit),
+        clock_drift_limit: read_length(section, "clock_drift_limit")?.unwrap_or(defaults.clock_drift_limit),
     })
 }
 
@@ -118,8 +120,8 @@ fn read_tls(section: &Section<'_>) -> Result<TlsSpec, SpecError> {
     Ok(TlsSpec { cert: path("cert")?, key: path("key")? })
 }
 
-fn read_drift_limit(section: &Section<'_>) -> Result<Option<Duration>, SpecError> {
-    let key = "clock_drift_limit";
+/// A length of time that is not zero.
+pub(super) fn read_length(section: &Section<'_>, key: &str) -> Result<Option<Duration>, SpecError> {
     let Some(word) = section.word(key)? else { return Ok(None) };
     match parse_duration(&word.text) {
         Ok(limit) if limit.is_zero() => Err(section.value_error(key, word.start, ValueError::Zero)),
@@ -152,7 +154,25 @@ fn read_databases(
         }
         databases.insert(name, spec);
     }
+    check_relations(section, &databases)?;
     Ok(databases)
+}
+
+/// A relation leads to a database of the same file.
+fn check_relations(
+    section: &Section<'_>,
+    databases: &BTreeMap<DatabaseName, DatabaseSpec>,
+) -> Result<(), SpecError> {
+    for (_, child) in section.children()? {
+        let relations = child.section("relations")?.map(|section| section.children()).transpose()?;
+        for (_, relation) in relations.unwrap_or_default() {
+            let to: Option<DatabaseName> = relation.parsed("to")?;
+            if let Some(to) = to.filter(|to| !databases.contains_key(to)) {
+                return Err(relation.error("to", SpecErrorKind::RelationToNowhere(to.to_string())));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Equal for paths that are one file on a system that ignores case.

@@ -8,6 +8,7 @@ use super::policy::{Compression, EncryptionSpec, OnRemoval, PolicySpec};
 use super::reader::Section;
 use super::spec::SyncSpec;
 use super::toml_file::FilterUse;
+use crate::turns::DEFAULT_PRIORITY;
 
 const LINK_KEYS: &[&str] = &[
     "pattern",
@@ -37,6 +38,7 @@ const POLICY_KEYS: &[&str] = &[
     "respect_rls",
     "on_left_filter",
     "on_access_revoked",
+    "priority",
     "release_after_ack",
 ];
 const ENCRYPTION_KEYS: &[&str] = &["seal"];
@@ -189,6 +191,7 @@ fn read_policy(section: &Section<'_>) -> Result<PolicySpec, SpecError> {
         respect_rls: section.bool("respect_rls")?.unwrap_or(true),
         on_left_filter: section.parsed("on_left_filter")?.unwrap_or(OnRemoval::Remove),
         on_access_revoked: section.parsed("on_access_revoked")?.unwrap_or(OnRemoval::Remove),
+        priority: section.small_integer("priority")?.unwrap_or(DEFAULT_PRIORITY),
         release_after_ack: section.bool("release_after_ack")?.unwrap_or(false),
     })
 }

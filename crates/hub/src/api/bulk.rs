@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use axum::response::Response;
-use blazedb::{Hlc, RecordId, ReplicaId, Stamp, TracedEdit, TracedOp};
+use blazedb::{Hlc, RecordId, ReplicaId, Stamp, TraceRanks, TracedEdit, TracedOp};
 use blazedb_core::json::edits_from_json;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -46,14 +46,18 @@ pub(super) async fn replay(
 ) -> Result<Response, ApiError> {
     let database = api.database(&db)?;
     let done = blocking(move || {
-        let edits = each_line(&body, traced)?;
+        let mut edits = each_line(&body, traced)?;
         let mut at = 0;
         let applied = database.transaction(|tx| {
-            for edit in &edits {
+            let mut ranks = TraceRanks::default();
+            for Traced { edit, source, least } in &mut edits {
+                let (writer, ms) = (edit.stamp.writer, edit.stamp.time.millis());
+                let rank = ranks.rank(tx, writer, ms, source.as_bytes(), *least)?;
+                edit.stamp = Stamp::new(Hlc::new(ms, rank), writer);
                 tx.apply_traced(edit)?;
                 at += 1;
             }
-            Ok(())
+            ranks.save(tx)
         });
         applied.map_err(|error| ApiError::from(error).at(at))?;
         Ok(edits.len())
@@ -74,7 +78,7 @@ fn parse<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, ApiError> {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 #[serde(rename_all = "lowercase")]
 enum Op {
     Insert,
@@ -92,9 +96,19 @@ struct TraceLine {
     set: Map<String, Json>,
 }
 
-/// A line is `[rank, edit]`: the rank tells apart what one actor did in one millisecond.
-fn traced(line: &[u8]) -> Result<TracedEdit, ApiError> {
-    let (rank, edit): (u16, TraceLine) = parse(line)?;
+/// An edit whose rank is yet to be found.
+struct Traced {
+    edit: TracedEdit,
+    /// What tells it from others of its actor and time.
+    source: String,
+    /// How many of its actor and time came before it where it was read.
+    least: u16,
+}
+
+/// A line is `[least, edit]`.
+fn traced(line: &[u8]) -> Result<Traced, ApiError> {
+    let (least, edit): (u16, TraceLine) = parse(line)?;
+    let source = format!("{:?} {} {}", edit.op, edit.id, Json::from(edit.set.clone()));
     let invalid = |message| ApiError::new(ApiCode::Invalid, message);
     if edit.at > MAX_MILLIS {
         return Err(invalid(format!("at: {} is no time in milliseconds", edit.at)));
@@ -107,7 +121,8 @@ fn traced(line: &[u8]) -> Result<TracedEdit, ApiError> {
         Op::Delete if fields.is_empty() => TracedOp::Delete,
         Op::Delete => return Err(invalid("a delete sets no fields".to_owned())),
     };
-    Ok(TracedEdit { id, stamp: Stamp::new(Hlc::new(edit.at, rank), writer_of(&edit.actor)), op })
+    let edit = TracedEdit { id, stamp: Stamp::new(Hlc::new(edit.at, 0), writer_of(&edit.actor)), op };
+    Ok(Traced { edit, source, least })
 }
 
 /// The replica that stands for an actor of a trace: the same on every device.
@@ -134,12 +149,13 @@ mod tests {
         let id = "8fec61dc-3997-5fec-a310-de36eb18ec70";
         let line =
             |edit: &str| format!("[3,{{\"at\":7,\"actor\":\"21\",\"db\":\"bugs\",\"id\":\"{id}\",{edit}}}]");
-        let edit = traced(line(r#""op":"update","set":{"status":"New"}"#).as_bytes()).unwrap();
-        assert_eq!((edit.id.to_string().as_str(), edit.stamp.time), (id, Hlc::new(7, 3)));
+        let Traced { edit, least, .. } =
+            traced(line(r#""op":"update","set":{"status":"New"}"#).as_bytes()).unwrap();
+        assert_eq!((edit.id.to_string().as_str(), edit.stamp.time, least), (id, Hlc::new(7, 0), 3));
         assert!(traced(line(r#""op":"delete","set":{}"#).as_bytes()).is_ok());
         for wrong in [r#""op":"upsert""#, r#""op":"delete","set":{"a":1}"#, r#""op":"update","set":{"id":1}"#]
         {
-            assert_eq!(traced(line(wrong).as_bytes()).unwrap_err().code, ApiCode::Invalid, "{wrong}");
+            assert_eq!(traced(line(wrong).as_bytes()).err().unwrap().code, ApiCode::Invalid, "{wrong}");
         }
     }
 

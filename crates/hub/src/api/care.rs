@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use blazedb::{Conflict, Stamp};
 use blazedb_core::json::value_to_json;
 use blazedb_core::merge::ConflictKind;
+use blazedb_core::seal::is_sealed_name;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -18,7 +19,12 @@ use super::{Api, blocking, from_body};
 pub(super) async fn verify(State(api): State<Api>, Path(db): Path<String>) -> Result<Response, ApiError> {
     let database = api.database(&db)?;
     let verified = blocking(move || Ok(database.verify()?)).await?;
-    Ok(axum::Json(json!({ "rows": verified.rows, "problems": verified.problems })).into_response())
+    let tombstones = verified.tombstones;
+    let counts = json!({
+        "rows": verified.rows, "tombstones": tombstones.kept, "tombstones_dropped": tombstones.dropped,
+        "problems": verified.problems,
+    });
+    Ok(axum::Json(counts).into_response())
 }
 
 #[derive(Deserialize)]
@@ -43,7 +49,7 @@ pub(super) async fn backup(
 
 pub(super) async fn release(State(api): State<Api>) -> Result<Response, ApiError> {
     blocking(move || {
-        api.node.databases().for_each(|(_, database)| database.release_memory());
+        api.node.databases().into_iter().for_each(|(_, database)| database.release_memory());
         Ok(())
     })
     .await?;
@@ -63,15 +69,17 @@ pub(super) async fn conflicts(State(api): State<Api>, Path(db): Path<String>) ->
     .await
 }
 
-fn conflict_json(conflict: &Conflict) -> Json {
+pub(super) fn conflict_json(conflict: &Conflict) -> Json {
     let kind = match conflict.kind {
         ConflictKind::Overwritten => "overwritten",
         ConflictKind::Deleted => "deleted",
         ConflictKind::Outlived => "outlived",
+        ConflictKind::Decided => "decided",
     };
     json!({
         "id": conflict.id.to_string(),
         "field": conflict.field,
+        "sealed": is_sealed_name(&conflict.field),
         "value": conflict.value.as_ref().map(value_to_json),
         "kind": kind,
         "written": stamp_json(conflict.stamp),
@@ -80,6 +88,6 @@ fn conflict_json(conflict: &Conflict) -> Json {
     })
 }
 
-fn stamp_json(stamp: Stamp) -> Json {
+pub(super) fn stamp_json(stamp: Stamp) -> Json {
     json!({ "at": stamp.time.millis(), "counter": stamp.time.counter(), "replica": stamp.writer.to_string() })
 }

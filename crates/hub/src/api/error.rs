@@ -5,13 +5,16 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use blazedb::{Filter, RecordId, StoreError};
+use blazedb::{Filter, KeyringError, RecordId, StoreError};
 use blazedb_core::filter::FilterError;
 use blazedb_core::json::JsonError;
 use blazedb_transport::{IdentityError, PinError};
 use serde_json::{Value as Json, json};
 
 use crate::node::NodeError;
+
+/// The longest reason of the framework, in bytes.
+const MAX_REASON: usize = 4 << 10;
 
 /// What kind of failure it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +38,10 @@ pub enum ApiCode {
     Locked,
     /// Not offered here.
     Unavailable,
+    /// The other side could not be reached.
+    Unreachable,
+    /// The other side did not answer in time.
+    Timeout,
     /// Who is asking is not known.
     Unauthenticated,
     /// Who is asking may not.
@@ -59,6 +66,8 @@ impl ApiCode {
             Self::Io => "io",
             Self::Locked => "locked",
             Self::Unavailable => "unavailable",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
             Self::Damaged => "damaged",
@@ -75,9 +84,12 @@ impl ApiCode {
             Self::Conflict => StatusCode::CONFLICT,
             Self::Locked => StatusCode::LOCKED,
             Self::Unavailable => StatusCode::NOT_IMPLEMENTED,
+            Self::Unreachable => StatusCode::BAD_GATEWAY,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::Config | Self::Failed | Self::Io | Self::Damaged | Self::WrongPassword => {
+            Self::Config => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Failed | Self::Io | Self::Damaged | Self::WrongPassword => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }
@@ -143,6 +155,23 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Errors of the framework, such as of a body that is too large, in the form of all others.
+pub(super) async fn in_json(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
+    let plain = kind.is_some_and(|kind| kind.starts_with(b"text/plain"));
+    if !plain || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), MAX_REASON).await.unwrap_or_default();
+    let error = ApiError::new(ApiCode::Usage, String::from_utf8_lossy(&text));
+    let error = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => error.with_hint("a request has at most 32 MiB: send it in parts"),
+        _ => error,
+    };
+    (status, axum::Json(error.to_json())).into_response()
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         use ApiCode::{Conflict, Damaged, Failed, Invalid, Io, Locked, NotFound, WrongPassword};
@@ -151,14 +180,26 @@ impl From<StoreError> for ApiError {
             // Whatever is decoded here was read from the file.
             StoreError::Damaged(..) | StoreError::Malformed(_) => Damaged,
             StoreError::InUse(..) => Locked,
-            StoreError::NotFound(_) | StoreError::NoRecord(_) => NotFound,
+            StoreError::NotFound(_) | StoreError::NoRecord(_) | StoreError::NoRejected(_) => NotFound,
             StoreError::Exists(_) | StoreError::RecordExists(_) => Conflict,
+            StoreError::Restricted { .. } | StoreError::Dangling { .. } => Conflict,
             StoreError::DiskFull(_) | StoreError::Io(..) | StoreError::Sqlite(..) => Io,
             StoreError::WrongType { .. }
             | StoreError::FieldName(..)
             | StoreError::TransactionTooLarge { .. }
             | StoreError::Encode { .. }
+            | StoreError::Query(_)
+            | StoreError::Typed(_)
             | StoreError::Drift(_) => Invalid,
+            StoreError::Keyring(KeyringError::Code(_)) => Invalid,
+            StoreError::Keyring(
+                KeyringError::NotMember
+                | KeyringError::NotAllowed(_)
+                | KeyringError::ForeignRoot
+                | KeyringError::UnknownCode
+                | KeyringError::SpentCode,
+            ) => ApiCode::Forbidden,
+            StoreError::Keyring(_) => Conflict,
             _ => Failed,
         };
         let failed = Self::new(code, error.to_string());

@@ -4,13 +4,18 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use blazedb::{Database, FieldEdit, FieldEdits, Fields, LiveEvent, LiveQuery, Record, RecordId};
+use blazedb::{
+    Database, FieldEdit, FieldEdits, Fields, Filter, LiveEvent, LiveQuery, QueryBuilder, Question, Record,
+    RecordId, StoreError, Wanted,
+};
 use blazedb_core::json::{edits_from_json, record_from_json, record_to_json, record_to_json_line};
+use blazedb_core::view::RemovalReason;
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::error::{ApiCode, ApiError, parse_filter};
+use super::remote::{answer, sort_keys};
 use super::stream::{Form, lines, records};
 use super::{Api, blocking, from_body};
 
@@ -18,13 +23,79 @@ use super::{Api, blocking, from_body};
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Find {
-    filter: Option<String>,
+    pub(super) filter: Option<String>,
     select: Vec<String>,
     /// Fields, each with `:desc` or `:asc` behind it if wanted.
     order_by: Vec<String>,
     limit: Option<u64>,
     offset: u64,
     count: bool,
+    /// Ask the other side.
+    remote: bool,
+    /// What whoever asks may read; `None` for everything.
+    #[serde(skip)]
+    granted: Option<Filter>,
+}
+
+impl Find {
+    /// All that matches.
+    pub(super) fn matching(filter: Option<String>) -> Self {
+        Self { filter, ..Self::default() }
+    }
+
+    /// The same of what may be read; `None` for everything.
+    pub(super) fn granted(self, granted: Option<Filter>) -> Self {
+        Self { granted, ..self }
+    }
+
+    /// What the other side is asked.
+    fn question(self) -> Question {
+        let Self { filter, select, order_by, limit, offset, .. } = self;
+        let records = Wanted::Records { select, order_by: sort_keys(&order_by) };
+        Question { filter, limit, offset, wanted: if self.count { Wanted::Count } else { records } }
+    }
+
+    /// Refuses to ask the other side, where that is not offered.
+    fn only_here(&self) -> Result<(), ApiError> {
+        if self.remote {
+            return Err(ApiError::new(ApiCode::Usage, "the other side can't be asked for this"));
+        }
+        Ok(())
+    }
+
+    /// The query over `database`.
+    pub(super) fn query(self, database: &Database) -> Result<QueryBuilder<'_>, ApiError> {
+        self.only_here()?;
+        let mut query = database.query().offset(self.offset);
+        if let Some(granted) = self.granted {
+            query = query.filter(granted);
+        }
+        if let Some(filter) = parse_filter(self.filter.as_deref())? {
+            query = query.filter(filter);
+        }
+        if let Some(limit) = self.limit {
+            query = query.limit(limit);
+        }
+        if !self.select.is_empty() {
+            query = query.select(self.select);
+        }
+        for key in self.order_by {
+            query = match split_key(&key) {
+                (field, true) => query.order_by_desc(field),
+                (field, false) => query.order_by(field),
+            };
+        }
+        Ok(query)
+    }
+}
+
+/// A field to sort by, and whether from high to low.
+pub(super) fn split_key(key: &str) -> (&str, bool) {
+    match key.rsplit_once(':') {
+        Some((field, "desc")) => (field, true),
+        Some((field, "asc")) => (field, false),
+        _ => (key, false),
+    }
 }
 
 /// The same in an address.
@@ -45,7 +116,8 @@ impl From<FindParameters> for Find {
         let split = |list: Option<String>| -> Vec<String> {
             list.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect()
         };
-        Self { filter, select: split(select), order_by: split(order_by), limit, offset, count }
+        let (select, order_by) = (split(select), split(order_by));
+        Self { filter, select, order_by, limit, offset, count, remote: false, granted: None }
     }
 }
 
@@ -71,49 +143,29 @@ pub(super) async fn query(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let wanted = if body.is_empty() { Find::default() } else { from_body(&body)? };
+    let wanted: Find = if body.is_empty() { Find::default() } else { from_body(&body)? };
+    if wanted.remote {
+        return answer(&api, &db, wanted.question(), &headers).await;
+    }
     find(api.database(&db)?, wanted, form(&headers)).await
 }
 
-fn form(headers: &HeaderMap) -> Form {
+pub(super) fn form(headers: &HeaderMap) -> Form {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     if accept.is_some_and(|accept| accept.contains("ndjson")) { Form::Lines } else { Form::Object }
 }
 
-async fn find(database: Database, find: Find, form: Form) -> Result<Response, ApiError> {
-    let filter = parse_filter(find.filter.as_deref())?;
+pub(super) async fn find(database: Database, find: Find, form: Form) -> Result<Response, ApiError> {
     if find.count {
-        let counted = blocking(move || {
-            let mut query = database.query();
-            if let Some(filter) = filter {
-                query = query.filter(filter);
-            }
-            Ok(query.count()?)
-        });
-        let left = counted.await?.saturating_sub(find.offset);
+        let (limit, offset) = (find.limit, find.offset);
+        let counted = blocking(move || Ok(find.query(&database)?.count()?));
+        let left = counted.await?.saturating_sub(offset);
         return Ok(
-            axum::Json(json!({ "count": find.limit.map_or(left, |limit| left.min(limit)) })).into_response()
+            axum::Json(json!({ "count": limit.map_or(left, |limit| left.min(limit)) })).into_response()
         );
     }
     records(form, move |sink| {
-        let mut query = database.query().offset(find.offset);
-        if let Some(filter) = filter {
-            query = query.filter(filter);
-        }
-        if let Some(limit) = find.limit {
-            query = query.limit(limit);
-        }
-        if !find.select.is_empty() {
-            query = query.select(find.select);
-        }
-        for key in find.order_by {
-            query = match key.rsplit_once(':') {
-                Some((field, "desc")) => query.order_by_desc(field),
-                Some((field, "asc")) => query.order_by(field),
-                _ => query.order_by(key),
-            };
-        }
-        Ok(query.each(|record| sink.push(|out| record_to_json_line(&record, out)))?)
+        Ok(find.query(&database)?.each(|record| sink.push(|out| record_to_json_line(&record, out)))?)
     })
     .await
 }
@@ -166,7 +218,20 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let (database, id) = (api.database(&db)?, record_id(&id)?);
     let record = blocking(move || Ok(database.get(id)?)).await?;
-    record.map(|record| one(&record)).ok_or_else(|| ApiError::no_record(&db, id))
+    match record {
+        Some(record) => Ok(one(&record)),
+        None => Err(missing(&api, &db, id).await),
+    }
+}
+
+/// That there is no such record, and why if the other side of a link took it away.
+async fn missing(api: &Api, db: &str, id: RecordId) -> ApiError {
+    let none = ApiError::no_record(db, id);
+    let Ok(database) = api.database(db) else { return none };
+    match blocking(move || Ok(database.store().why_removed(id)?)).await {
+        Ok(Some(reason)) => none.with_hint(format!("it was taken away from this node: {}", reason.as_str())),
+        _ => none,
+    }
 }
 
 pub(super) async fn update(
@@ -201,17 +266,20 @@ pub(super) async fn delete(
     Path((db, id)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let (database, id) = (api.database(&db)?, record_id(&id)?);
-    blocking(move || Ok(database.delete(id)?)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let deleted = blocking(move || match database.delete(id) {
+        Err(StoreError::NoRecord(_)) => Ok(false),
+        done => Ok(done.map(|()| true)?),
+    });
+    if deleted.await? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::no_record(&db, id)) }
 }
 
-fn one(record: &Record) -> Response {
+pub(super) fn one(record: &Record) -> Response {
     let mut line = String::new();
     record_to_json_line(record, &mut line);
     ([(header::CONTENT_TYPE, Form::Object.content_type())], line).into_response()
 }
 
-fn record_id(text: &str) -> Result<RecordId, ApiError> {
+pub(super) fn record_id(text: &str) -> Result<RecordId, ApiError> {
     text.parse().map_err(|error| ApiError::new(ApiCode::Invalid, format!("record id {text:?}: {error}")))
 }
 
@@ -228,17 +296,19 @@ pub(super) async fn watch(
 ) -> Result<Response, ApiError> {
     let database = api.database(&db)?;
     let filter = parse_filter(parameters(options)?.filter.as_deref())?;
+    let queried = database.clone();
     let live = blocking(move || {
-        let query = database.query();
+        let query = queried.query();
         Ok(match filter {
             Some(filter) => query.filter(filter).watch(),
             None => query.watch(),
         }?)
     });
-    let changes = stream::unfold(Some(live.await?), |live| async move {
-        let mut live: LiveQuery = live?;
+    let live = live.await?;
+    let changes = stream::unfold(Some((live, database)), |live| async move {
+        let (mut live, database): (LiveQuery, Database) = live?;
         match live.next().await {
-            Ok(Some(event)) => Some((line(&event), Some(live))),
+            Ok(Some(event)) => Some((line(&event, &database), Some((live, database)))),
             Ok(None) => None,
             Err(error) => Some((format!("{}\n", ApiError::from(error).to_json()), None)),
         }
@@ -246,11 +316,23 @@ pub(super) async fn watch(
     Ok(lines(Body::from_stream(futures_util::StreamExt::map(changes, Ok::<_, std::convert::Infallible>))))
 }
 
-fn line(event: &LiveEvent) -> String {
-    let (kind, record) = match event {
-        LiveEvent::Added(record) => ("added", record_to_json(record)),
-        LiveEvent::Changed(record) => ("changed", record_to_json(record)),
-        LiveEvent::Removed(id) => ("removed", json!({ "id": id.to_string() })),
+fn line(event: &LiveEvent, database: &Database) -> String {
+    let json = match event {
+        LiveEvent::Added(record) => json!({ "kind": "added", "record": record_to_json(record) }),
+        LiveEvent::Changed(record) => json!({ "kind": "changed", "record": record_to_json(record) }),
+        LiveEvent::Removed(id) => {
+            let reason = why_gone(database, *id);
+            json!({ "kind": "removed", "record": { "id": id.to_string() }, "reason": reason })
+        }
     };
-    format!("{}\n", json!({ "kind": kind, "record": record }))
+    format!("{json}\n")
+}
+
+/// Why a record is not among what a query finds any more, as it is now: `deleted`, `no_match`, or why the other side of
+/// a link took it away.
+fn why_gone(database: &Database, id: RecordId) -> Option<&'static str> {
+    Some(match database.store().trace(id).ok()?? {
+        trace if trace.alive => "no_match",
+        trace => trace.removed.map_or("deleted", RemovalReason::word),
+    })
 }

@@ -14,11 +14,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use axum::serve::ListenerExt as _;
 use tokio::net::{TcpListener, UnixSocket, UnixStream};
 use tokio::task::JoinHandle;
 
+use super::AdminRoutes;
 use super::error::{ApiCode, ApiError};
 use super::guard::{Guard, check};
+use super::login::Logins;
 
 /// What the address of a Unix socket has room for, in bytes, on every system that has them.
 const MAX_SOCKET_PATH: usize = 100;
@@ -38,6 +41,14 @@ pub enum ServeError {
     /// The address can't be listened on.
     #[error("admin address {0}: can't listen: {1}")]
     Admin(String, #[source] io::Error),
+    /// Other machines reach the address, and no token is asked for.
+    #[error(
+        "admin address {0} is reached by other machines: set `admin_token_file`, or use a loopback address"
+    )]
+    Exposed(SocketAddr),
+    /// The system has no random numbers to sign logins with.
+    #[error("admin address: the system's random source failed")]
+    NoRandomness,
     /// The token can't be read, or is none.
     #[error("admin_token_file {}: {}", .0.display(), .1)]
     Token(PathBuf, String),
@@ -48,8 +59,8 @@ impl From<ServeError> for ApiError {
         let code = match &error {
             ServeError::Running(_) => ApiCode::Locked,
             ServeError::Admin(_, io) if io.kind() == ErrorKind::AddrInUse => ApiCode::Conflict,
-            ServeError::Socket(..) | ServeError::Admin(..) => ApiCode::Io,
-            ServeError::Token(..) => ApiCode::Config,
+            ServeError::Socket(..) | ServeError::Admin(..) | ServeError::NoRandomness => ApiCode::Io,
+            ServeError::Token(..) | ServeError::Exposed(_) => ApiCode::Config,
         };
         Self::new(code, error.to_string())
     }
@@ -142,17 +153,29 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Serves `router` on `address` to who may use it. A `token_file` is needed by whoever connects.
+    /// Serves `routes` on `address` to who may use them. With a `token_file` whoever connects has to show that token, or
+    /// one of a user.
     ///
     /// # Errors
     /// [`ServeError::Admin`] and [`ServeError::Token`].
-    pub async fn start(address: &str, token_file: Option<&Path>, router: Router) -> Result<Self, ServeError> {
+    pub async fn start(
+        address: &str,
+        token_file: Option<&Path>,
+        routes: impl Into<AdminRoutes>,
+    ) -> Result<Self, ServeError> {
         let token = token_file.map(read_token).transpose()?;
+        let AdminRoutes { all, users } = routes.into();
+        let (auth, users) = users.map_or_else(Default::default, |(auth, users)| (Some(auth), users));
+        let logins = Arc::new(Logins::new(token, auth).ok_or(ServeError::NoRandomness)?);
         let failed = |error| ServeError::Admin(address.to_owned(), error);
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        let guarded = router.layer(from_fn_with_state(Guard { token }, check));
+        if !logins.needs_token() && !bound.ip().to_canonical().is_loopback() {
+            return Err(ServeError::Exposed(bound));
+        }
+        let guarded = all.layer(from_fn_with_state(Guard { logins, users }, check));
         let task = tokio::spawn(async move {
+            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
             if let Err(error) = axum::serve(listener, guarded).await {
                 tracing::warn!(%error, "the admin address is no longer served");
             }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use blazedb::{LinkState, LinkStatus, SyncMode};
-use blazedb_core::topology::{self, DatabaseSpec, LinkTarget, TopologySpec};
+use blazedb::{LinkError, LinkState, LinkStatus, TakenAway};
+use blazedb_core::topology::{self, DatabaseSpec, Pattern, SyncMode, SyncSpec, TopologySpec};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use super::error::{ApiCode, ApiError};
 use super::records::{Parameters, parameters};
 use super::{Api, blocking};
 use crate::node::{Node, OpenMode};
+use crate::sessions::ClientSession;
 
 /// How long a refusal may be an old one, in milliseconds: links are told to try again first.
 const SECOND_CHANCE: Duration = Duration::from_millis(1_500);
@@ -22,15 +23,28 @@ pub(super) async fn health(State(api): State<Api>) -> Response {
     axum::Json(json!({ "status": "ok", "node": api.node.spec().node.name })).into_response()
 }
 
+/// Who asks: whoever gets here may do everything.
+pub(super) async fn whoami(State(api): State<Api>) -> Response {
+    let users = api.node.listener().is_some_and(|listener| listener.auth().has_issuers());
+    axum::Json(json!({ "kind": "admin", "users": users })).into_response()
+}
+
 pub(super) async fn databases(State(api): State<Api>) -> Result<Response, ApiError> {
     Ok(axum::Json(json!({ "databases": open_databases(&api).await? })).into_response())
 }
 
 pub(super) async fn status(State(api): State<Api>) -> Result<Response, ApiError> {
-    let databases = open_databases(&api).await?;
+    let mut databases = open_databases(&api).await?;
     let node = &api.node;
-    let links: Vec<Json> = blocking_links(&api).await?.iter().map(link_json).collect();
-    let name = &node.spec().node.name;
+    let links = blocking_links(&api).await?;
+    for database in &mut databases {
+        let local = is_cut_off(node, database["name"].as_str().unwrap_or_default(), &links);
+        if let Some(object) = database.as_object_mut() {
+            object.insert("fallen_back_to_local".to_owned(), local.into());
+        }
+    }
+    let links: Vec<Json> = links.iter().map(link_json).collect();
+    let name = node.spec().node.name.clone();
     let sessions = node.listener().map(|listener| {
         let stats = listener.stats();
         json!({ "open": stats.open(), "accepted": stats.accepted(), "refused": stats.refused() })
@@ -49,27 +63,56 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, ApiError>
     Ok(axum::Json(status).into_response())
 }
 
+/// Whether a database is in a mesh that may fall back to local, and has nobody it could talk to.
+fn is_cut_off(node: &Node, name: &str, links: &[LinkStatus]) -> bool {
+    let spec = node.spec();
+    let Some((_, spec)) = spec.databases.iter().find(|(declared, _)| declared.as_str() == name) else {
+        return false;
+    };
+    let falls_back = |sync: &SyncSpec| {
+        matches!(sync.pattern, Pattern::Mesh { fallback_to_local: true, .. })
+            && sync.mode != SyncMode::LocalOnly
+    };
+    let meshed = std::iter::once(&spec.sync).chain(&spec.links).any(falls_back);
+    let works = |link: &LinkStatus| {
+        link.database == name && matches!(link.state, LinkState::Idle | LinkState::Syncing)
+    };
+    // Those who come here are peers as well.
+    let clients = node.listener().map(|listener| listener.sessions().clients()).unwrap_or_default();
+    let comes = |client: &ClientSession| client.live && client.key.database == name;
+    meshed && !links.iter().any(works) && !clients.iter().any(comes)
+}
+
 async fn open_databases(api: &Api) -> Result<Vec<Json>, ApiError> {
     let node = std::sync::Arc::clone(&api.node);
     blocking(move || {
-        let describe = |(name, database): (&str, &blazedb::Database)| {
-            let mut described = declared(&node, name);
+        let describe = |(name, database): (String, blazedb::Database)| {
+            let mut described = declared(&node, &name);
             if let Some(object) = described.as_object_mut() {
                 object.insert("name".to_owned(), name.into());
                 object.insert("state".to_owned(), "open".into());
                 object.insert("replica".to_owned(), database.store().replica().to_string().into());
                 object.insert("head".to_owned(), database.store().head().into());
                 object.insert("records".to_owned(), database.query().count()?.into());
+                object.insert("rejected".to_owned(), database.rejected_count()?.into());
+                object.insert("removed".to_owned(), removed_json(database.store().taken_away()));
+                object.insert("leaving".to_owned(), database.store().leaving()?.len().into());
             }
             Ok(described)
         };
-        node.databases().map(describe).collect()
+        node.databases().into_iter().map(describe).collect()
     })
     .await
 }
 
+/// Records that links took away since the node started, by reason.
+fn removed_json(taken: TakenAway) -> Json {
+    json!({ "left_filter": taken.left_filter, "access_revoked": taken.access_revoked })
+}
+
 fn declared(node: &Node, name: &str) -> Json {
-    let spec = node.spec().databases.iter().find(|(declared, _)| declared.as_str() == name);
+    let spec = node.spec();
+    let spec = spec.databases.iter().find(|(declared, _)| declared.as_str() == name);
     spec.map_or_else(|| json!({}), |(_, spec)| declared_json(spec))
 }
 
@@ -100,15 +143,10 @@ pub fn declared_status(spec: &TopologySpec) -> Json {
     let links = spec.databases.iter().flat_map(|(name, spec)| {
         let links = topology::expand(spec).unwrap_or_default();
         links.into_iter().map(move |link| {
-            let remote = match &link.target {
-                LinkTarget::Address(endpoint) => endpoint.to_string(),
-                LinkTarget::Nearest { edges, .. } => {
-                    edges.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
-                }
-            };
             json!({
-                "database": name.to_string(), "remote": remote, "remote_database": link.remote.to_string(),
-                "mode": link.mode.as_str(), "pattern": link.pattern.as_str(), "state": "stopped",
+                "database": name.to_string(), "remote": link.target.to_string(), "remote_database": link.remote.to_string(),
+                "mode": link.mode.as_str(), "pattern": link.pattern.as_str(),
+                "priority": link.policy.priority, "state": "stopped",
                 "caught_up": false, "pending": null, "lag_ms": null, "error": null,
             })
         })
@@ -126,34 +164,49 @@ async fn blocking_links(api: &Api) -> Result<Vec<LinkStatus>, ApiError> {
 }
 
 fn link_json(link: &LinkStatus) -> Json {
-    let error = link.error.as_ref().map(
-        |error| json!({ "message": error.message, "temporary": error.temporary, "refused": error.refused }),
-    );
+    let error = link.error.as_ref().map(|error| {
+        let LinkError { message, temporary, refused, stranger } = error;
+        json!({ "message": message, "temporary": temporary, "refused": refused, "stranger": stranger })
+    });
     let traffic = link.traffic;
     json!({
         "database": link.database,
         "remote": link.remote,
         "remote_database": link.remote_database,
+        "choice": link.latencies.iter().map(|(address, ms)| json!({ "address": address, "latency_ms": ms }))
+            .collect::<Vec<_>>(),
         "mode": link.mode.as_str(),
         "pattern": link.pattern,
+        "priority": link.priority,
         "state": link.state.as_str(),
         "granted": link.granted.map(|granted| json!({ "push": granted.push, "pull": granted.pull })),
         "notice": (!link.notice.is_empty()).then_some(&link.notice),
         "error": error,
+        "found": link.found,
         "refused": is_refused(link),
         "caught_up": link.caught_up,
         "pending": link.pending,
         "lag_ms": link.lag_ms,
         "sessions": link.sessions,
+        "epoch": link.session.epoch,
+        "changes_sent": link.changes.sent,
+        "changes_received": link.changes.received,
         "bytes_sent": traffic.bytes_sent,
         "bytes_received": traffic.bytes_received,
     })
 }
 
-/// Whether the other side does not want this node, or changes that this node has.
+/// Whether the other side does not want this node, grants nothing of what it asks for, or does not want changes that this
+/// node has.
 fn is_refused(link: &LinkStatus) -> bool {
-    let cut_off = link.granted.is_some_and(|granted| link.mode.direction().push && !granted.push);
-    link.state == LinkState::Refused || (cut_off && link.pending > 0)
+    // Whoever was found and does not want this node is not missed.
+    if link.found {
+        return false;
+    }
+    let Some(granted) = link.granted else { return link.state == LinkState::Refused };
+    let asked = link.mode.direction();
+    let nothing = (asked.push || asked.pull) && !granted.push && !granted.pull;
+    nothing || (asked.push && !granted.push && link.pending > 0)
 }
 
 #[derive(Debug, Deserialize)]
@@ -190,12 +243,42 @@ pub(super) async fn sync(
             link
         })
         .collect();
-    Ok(axum::Json(json!({ "caught_up": caught_up, "links": links })).into_response())
+    let (rejected, removed, leaving) = what_became_of_records(&api).await?;
+    let told = json!({
+        "caught_up": caught_up, "links": links, "rejected": rejected, "removed": removed, "leaving": leaving,
+    });
+    Ok(axum::Json(told).into_response())
+}
+
+/// By database, as far as there are any: how many refused writes it keeps, how many records were taken away since the
+/// node started and why, and how many wait to leave until their edits have arrived on the other side.
+async fn what_became_of_records(api: &Api) -> Result<(Json, Json, Json), ApiError> {
+    let node = std::sync::Arc::clone(&api.node);
+    blocking(move || {
+        let mut counts = [(); 3].map(|()| serde_json::Map::new());
+        let [rejected, removed, leaving] = &mut counts;
+        for (name, database) in node.databases() {
+            let store = database.store();
+            let (refused, waiting) = (database.rejected_count()?, store.leaving()?.len());
+            let taken = store.taken_away();
+            if refused > 0 {
+                rejected.insert(name.clone(), refused.into());
+            }
+            if taken != TakenAway::default() {
+                removed.insert(name.clone(), removed_json(taken));
+            }
+            if waiting > 0 {
+                leaving.insert(name, waiting.into());
+            }
+        }
+        let [rejected, removed, leaving] = counts.map(Json::Object);
+        Ok((rejected, removed, leaving))
+    })
+    .await
 }
 
 /// Waits until every link is caught up both ways, as far as it may be. Answers each link, and whether it is behind.
 async fn wait_caught_up(api: &Api, timeout: Duration) -> Result<Vec<(LinkStatus, bool)>, ApiError> {
-    let behind = |link: &LinkStatus| link.mode != SyncMode::LocalOnly && !link.caught_up;
     api.node.topology().retry_now();
     let started = Instant::now();
     loop {
@@ -203,13 +286,14 @@ async fn wait_caught_up(api: &Api, timeout: Duration) -> Result<Vec<(LinkStatus,
             .await?
             .into_iter()
             .map(|link| {
-                let is_behind = behind(&link);
+                let is_behind = link.is_behind();
                 (link, is_behind)
             })
             .collect();
         let waiting = links.iter().filter(|(_, behind)| *behind);
         let hopeless = waiting.clone().all(|(link, _)| link.state == LinkState::Refused);
-        let done = waiting.count() == 0 || (hopeless && started.elapsed() >= SECOND_CHANCE);
+        let settled = api.node.topology().peers_settled();
+        let done = (waiting.count() == 0 && settled) || (hopeless && started.elapsed() >= SECOND_CHANCE);
         if done || started.elapsed() >= timeout {
             return Ok(links);
         }

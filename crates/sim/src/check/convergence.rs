@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use blazedb_core::{Record, RecordId};
+use blazedb_core::{Record, RecordId, Timestamp};
 use blazedb_store::Store;
 
 use crate::Failure;
 use crate::check::reaches;
-use crate::network::{End, Place};
+use crate::network::{End, Link, Place};
 use crate::world::World;
 
 /// Compares what the nodes export, and what sessions report.
@@ -26,8 +26,11 @@ pub(crate) fn check(world: &World) -> Result<(), Failure> {
     check_sessions(world)
 }
 
-fn check_sessions(world: &World) -> Result<(), Failure> {
-    for (no, link) in world.links.iter().enumerate() {
+pub(crate) fn check_sessions(world: &World) -> Result<(), Failure> {
+    for (no, link) in world.links.iter().enumerate().filter(|(_, link)| !link.removed) {
+        if world.removed_at.contains_key(&link.plan.client) || !may_connect(world, link) {
+            continue;
+        }
         let Some(conn) = link.conn.and_then(|conn| world.conns.get(&conn)) else {
             return Err(Failure::new("convergence", format!("link {no} is down though everything works")));
         };
@@ -44,7 +47,14 @@ fn check_sessions(world: &World) -> Result<(), Failure> {
     Ok(())
 }
 
-fn export(store: &Store) -> Result<BTreeMap<RecordId, Record>, Failure> {
+/// Whether the rules let a link's client in.
+pub(crate) fn may_connect(world: &World, link: &Link) -> bool {
+    let user = world.nodes.get(link.plan.client).and_then(|node| node.user.as_ref());
+    let server = world.nodes.get(link.plan.server);
+    server.is_none_or(|server| server.access.for_user(user).may_connect(Timestamp::from_millis(world.now())))
+}
+
+pub(crate) fn export(store: &Store) -> Result<BTreeMap<RecordId, Record>, Failure> {
     let mut all = BTreeMap::new();
     store.export(|record| {
         all.insert(record.id, record);

@@ -1,6 +1,7 @@
 //! A quiet system sends nothing but pings, equal replicas that meet again send each other no changes, and a write
 //! goes to every node that may have it once and back to none.
 
+use blazedb_core::blazebinary::DecodeError;
 use blazedb_core::wire::Message;
 
 use crate::Failure;
@@ -15,14 +16,18 @@ const SETTLE_MS: u64 = 40 * 60_000;
 const MEET_MS: u64 = 2 * 60_000;
 
 /// Takes note of a frame.
-pub(crate) fn on_sent(world: &mut World, bytes: &[u8]) {
-    match Message::decode(bytes) {
+pub(crate) fn on_sent(world: &mut World, message: &Result<Message, DecodeError>) {
+    match message {
         Ok(Message::Ping | Message::Pong) => {}
         Ok(Message::Changes(changes)) => {
             world.noise.last_ms = world.now();
+            world.counts.changes += u64::from(!changes.data.is_empty());
             world.noise.changes += u64::from(!changes.data.is_empty());
         }
         _ => world.noise.last_ms = world.now(),
+    }
+    if !matches!(message, Ok(Message::Ping | Message::Pong)) {
+        world.counts.messages += 1;
     }
 }
 

@@ -1,12 +1,17 @@
 //! One checker per property. Each looks at the world and at what was written, never at how it was merged.
 
+pub(crate) mod account;
 pub(crate) mod atomicity;
+pub(crate) mod authority;
 pub(crate) mod convergence;
 pub(crate) mod delete;
 pub(crate) mod durability;
 pub(crate) mod echo;
+pub(crate) mod leak;
 pub(crate) mod mergeable;
 pub(crate) mod mode;
+pub(crate) mod sealed;
+pub(crate) mod view;
 pub(crate) mod window;
 
 use crate::ledger::Op;

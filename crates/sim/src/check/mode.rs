@@ -5,6 +5,7 @@ use blazedb_core::Value;
 
 use crate::Failure;
 use crate::check::reaches;
+use crate::ledger::NUMBERED;
 use crate::world::World;
 
 /// Traces everything that every node shows to its writer.
@@ -13,7 +14,8 @@ pub(crate) fn check(world: &World) -> Result<(), Failure> {
         let Some(store) = &node.store else { continue };
         let mut strangers = Vec::new();
         store.export(|record| {
-            for (field, value) in &record.fields {
+            for (field, value) in record.fields.iter().filter(|(field, _)| NUMBERED.contains(&field.as_str()))
+            {
                 let number = if let Value::Int(number) = value { *number } else { continue };
                 let writer = world.ledger.op(number).map(|op| op.node);
                 if !writer.is_some_and(|writer| reaches(world, writer, index)) {

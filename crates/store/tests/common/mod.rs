@@ -8,9 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use blazedb_core::feed::{Incoming, PeerNames};
+use blazedb_core::view::{Lens, Side};
 use blazedb_core::{FieldEdit, FieldEdits, Record, RecordId, Value};
 use blazedb_store::{Applied, Durability, Password, Source, Store, StoreOptions};
 use tempfile::TempDir;
+
+/// How a feed is read for somebody who sees everything.
+pub(crate) fn everything() -> Lens {
+    Lens::all(Side::Serve)
+}
 
 /// 2026-01-01, in milliseconds since the Unix epoch.
 pub(crate) const NOW: u64 = 1_767_225_600_000;
@@ -120,7 +126,7 @@ pub(crate) fn pump_once(from: &Store, to: &Store, max_bytes: usize) -> (Applied,
     let (peer_at_from, peer_has) = from.peer(&link, to.replica()).unwrap();
     let (peer_at_to, after) = to.peer(&link, from.replica()).unwrap();
     let after = after.unwrap_or(0);
-    let batch = from.feed(after, max_bytes).unwrap();
+    let batch = from.feed(after, max_bytes, &everything()).unwrap();
     let more = batch.upto < from.head();
     let mut names = PeerNames::default();
     let data = batch.data_for(peer_at_from);

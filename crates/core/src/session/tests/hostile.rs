@@ -1,12 +1,16 @@
 //! A peer that does not keep to the protocol.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
-use super::world::{BOTH, Model, PULL, PUSH, World};
+use super::model::Model;
+use super::world::{BOTH, PULL, PUSH, World};
 use super::*;
 use crate::ReplicaId;
 use crate::feed::compress;
 use crate::limits::{MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, SEND_WINDOW_BYTES};
+use crate::view::{View, ViewRequest};
 use crate::wire::{Changes, Direction, Hello, NamesMessage, Welcome};
 
 pub(super) fn hello(direction: Direction) -> Hello {
@@ -17,6 +21,10 @@ pub(super) fn hello(direction: Direction) -> Hello {
         direction,
         compression: true,
         checkpoint: None,
+        fence: 0,
+        request: ViewRequest::default(),
+        authority: false,
+        token: None,
         now_ms: 0,
     }
 }
@@ -28,12 +36,14 @@ pub(super) fn admission(head: u64) -> Admission {
         empty: false,
         direction: BOTH,
         notice: String::new(),
+        view: Arc::new(View::all()),
+        decides: false,
         compression: true,
         now_ms: 0,
     }
 }
 
-fn welcome(direction: Direction) -> Welcome {
+pub(super) fn welcome(direction: Direction) -> Welcome {
     Welcome {
         replica: ReplicaId::from_bytes([8; 16]),
         head: 5,
@@ -42,11 +52,14 @@ fn welcome(direction: Direction) -> Welcome {
         compression: true,
         push_after: 0,
         reconcile: false,
+        restricted: false,
+        refusals: false,
+        decides: false,
         now_ms: 0,
     }
 }
 
-fn client(direction: Direction) -> Session {
+pub(super) fn client(direction: Direction) -> Session {
     let local = LocalReplica {
         replica: ReplicaId::from_bytes([9; 16]),
         head: 5,
@@ -54,27 +67,41 @@ fn client(direction: Direction) -> Session {
         direction,
         compression: true,
         checkpoint: None,
+        fence: 0,
+        request: ViewRequest::default(),
+        view: Arc::new(View::all()),
+        authority: false,
+        token: None,
         now_ms: 0,
     };
     Session::client(local, 0)
 }
 
-fn say(session: &mut Session, message: &Message) {
+pub(super) fn say(session: &mut Session, message: &Message) {
     session.handle(1, Input::Frame(message.encode()));
 }
 
 /// A session of the server with a client that was granted `direction`.
-fn open_server(direction: Direction) -> Session {
+pub(super) fn open_server(direction: Direction) -> Session {
     let mut session = Session::server(0);
     let mut hello = hello(direction);
     hello.empty = true;
     say(&mut session, &Message::Hello(hello));
     session.handle(1, Input::Admitted(Ok(admission(5))));
-    session.handle(1, Input::Peer(PeerReplica { peer_no: 1, checkpoint: None }));
+    session.handle(
+        1,
+        Input::Peer(PeerReplica {
+            peer_no: 1,
+            checkpoint: None,
+            held: Vec::new(),
+            unsettled: false,
+            refusals: false,
+        }),
+    );
     session
 }
 
-fn code(session: &mut Session) -> Option<CloseCode> {
+pub(super) fn code(session: &mut Session) -> Option<CloseCode> {
     let mut code = None;
     let mut told = None;
     while let Some(output) = session.poll_output() {
@@ -107,7 +134,16 @@ fn changes_in_a_direction_that_was_not_granted_are_refused() {
         assert_eq!(code(&mut server), Some(CloseCode::Refused));
         let mut client = client(PUSH);
         say(&mut client, &Message::Welcome(welcome(PUSH)));
-        client.handle(1, Input::Peer(PeerReplica { peer_no: 1, checkpoint: None }));
+        client.handle(
+            1,
+            Input::Peer(PeerReplica {
+                peer_no: 1,
+                checkpoint: None,
+                held: Vec::new(),
+                unsettled: false,
+                refusals: false,
+            }),
+        );
         say(&mut client, &message);
         assert_eq!(code(&mut client), Some(CloseCode::Refused));
     }
@@ -171,7 +207,7 @@ fn another_version_is_refused_by_name() {
 fn a_refused_client_is_told_why() {
     let mut session = Session::server(0);
     say(&mut session, &Message::Hello(hello(BOTH)));
-    session.handle(1, Input::Admitted(Err("no".to_owned())));
+    session.handle(1, Input::Admitted(Err(Refusal::access("no".to_owned()))));
     assert_eq!(code(&mut session), Some(CloseCode::Refused));
 }
 
@@ -283,10 +319,27 @@ proptest! {
                 3 => Input::Tick,
                 4 => Input::FeedAdvanced(3),
                 5 => Input::Admitted(Ok(admission(3))),
-                _ => Input::Peer(PeerReplica { peer_no: 1, checkpoint: None }),
+                _ => Input::Peer(PeerReplica { peer_no: 1, checkpoint: None, held: Vec::new(), unsettled: false, refusals: false }),
             };
             world.input(seed & 2 == 0, input);
         }
         prop_assert_eq!(world.client.closed.is_some(), world.client.session.is_closed());
     }
+}
+
+#[test]
+fn a_peer_is_not_told_what_is_wrong_with_this_sides_files() {
+    let mut session = Session::server(0);
+    session.handle(0, Input::ApplyFailed(CloseCode::Internal, "/data/bugs: the disk is full".to_owned()));
+    let outputs: Vec<Output> = std::iter::from_fn(|| session.poll_output()).collect();
+    let told = outputs.iter().find_map(|output| match output {
+        Output::Send(frame) => Some(Message::decode(&frame.head).unwrap()),
+        _ => None,
+    });
+    let Some(Message::Close(CloseCode::Internal, reason)) = told else { panic!("{outputs:?}") };
+    assert!(!reason.contains("/data"), "{reason}");
+    let here = outputs.iter().any(
+        |output| matches!(output, Output::Closed(Closed::Here(_, reason)) if reason.contains("/data/bugs")),
+    );
+    assert!(here, "this side is: {outputs:?}");
 }

@@ -2,159 +2,20 @@
 //!
 //! What happens next (a frame arrives, a store answers) is chosen by a seed, so that every order is tried.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::feed::{FeedBatch, FeedEntry, Incoming, PeerNo, Seq};
+use super::model::Model;
+use crate::ReplicaId;
+use crate::feed::FeedBatch;
 use crate::limits::{MAX_MESSAGE_BYTES, SEND_WINDOW_BYTES};
 use crate::session::*;
+use crate::view::View;
 use crate::wire::{Changes, Direction, Message};
-use crate::{RecordId, ReplicaId};
 
 pub(super) const BOTH: Direction = Direction { push: true, pull: true };
 pub(super) const PUSH: Direction = Direction { push: true, pull: false };
 pub(super) const PULL: Direction = Direction { push: false, pull: true };
-
-/// A record of the model: the higher version wins.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Row {
-    pub(super) version: u64,
-    pub(super) value: Vec<u8>,
-    seq: Seq,
-    origin: PeerNo,
-}
-
-/// A replica without fields, files and history.
-#[derive(Clone, Debug)]
-pub(super) struct Model {
-    pub(super) replica: ReplicaId,
-    pub(super) rows: BTreeMap<RecordId, Row>,
-    pub(super) head: Seq,
-    peers: Vec<ReplicaId>,
-    checkpoints: HashMap<ReplicaId, Seq>,
-    last_peer: Option<ReplicaId>,
-}
-
-impl Model {
-    pub(super) fn new(no: u8) -> Self {
-        Self {
-            replica: ReplicaId::from_bytes([no; 16]),
-            rows: BTreeMap::new(),
-            head: 0,
-            peers: Vec::new(),
-            checkpoints: HashMap::new(),
-            last_peer: None,
-        }
-    }
-
-    pub(super) fn write(&mut self, id: u64, version: u64, value: &[u8]) {
-        self.head += 1;
-        let row = Row { version, value: value.to_vec(), seq: self.head, origin: 0 };
-        self.rows.insert(record_id(id), row);
-    }
-
-    pub(super) fn visible(&self) -> BTreeMap<RecordId, (u64, Vec<u8>)> {
-        self.rows.iter().map(|(id, row)| (*id, (row.version, row.value.clone()))).collect()
-    }
-
-    pub(super) fn forget_checkpoints(&mut self) {
-        self.checkpoints.clear();
-        self.last_peer = None;
-    }
-
-    pub(super) fn checkpoint(&self, replica: ReplicaId) -> Option<Seq> {
-        self.checkpoints.get(&replica).copied()
-    }
-
-    fn peer(&mut self, replica: ReplicaId) -> PeerReplica {
-        if !self.peers.contains(&replica) {
-            self.peers.push(replica);
-        }
-        let at = self.peers.iter().position(|r| *r == replica).unwrap();
-        PeerReplica { peer_no: at as u32 + 1, checkpoint: self.checkpoint(replica) }
-    }
-
-    fn batch<'r>(&self, rows: impl Iterator<Item = (&'r RecordId, &'r Row)>, max_bytes: usize) -> FeedBatch {
-        let mut batch = FeedBatch::default();
-        for (id, row) in rows {
-            if batch.data.len() >= max_bytes {
-                return batch;
-            }
-            batch.data.extend_from_slice(id.as_bytes());
-            batch.data.extend_from_slice(&row.version.to_le_bytes());
-            batch.data.extend_from_slice(&(row.value.len() as u32).to_le_bytes());
-            batch.data.extend_from_slice(&row.value);
-            batch.entries.push(FeedEntry { end: batch.data.len() as u32, origin: row.origin });
-            batch.names.fields = vec![(1, "title".into())];
-            batch.upto = row.seq;
-        }
-        batch.upto = self.head;
-        batch
-    }
-
-    fn feed(&self, after: Seq, max_bytes: usize) -> FeedBatch {
-        let mut rows: Vec<_> = self.rows.iter().filter(|(_, row)| row.seq > after).collect();
-        rows.sort_by_key(|(_, row)| row.seq);
-        let mut batch = self.batch(rows.into_iter(), max_bytes);
-        batch.after = after;
-        batch
-    }
-
-    fn full(&self, ids: &[RecordId]) -> FeedBatch {
-        let rows = ids.iter().filter_map(|id| self.rows.get_key_value(id));
-        let mut batch = self.batch(rows, usize::MAX);
-        batch.upto = 0;
-        batch
-    }
-
-    fn reconcile_set(&self) -> ReconcileSet {
-        let mut set = ReconcileSet { snapshot: self.head, ..ReconcileSet::default() };
-        for (id, row) in &self.rows {
-            let mut content = id.as_bytes().to_vec();
-            content.extend(&row.value);
-            let mut history = content.clone();
-            history.extend(row.version.to_le_bytes());
-            set.history.push(ReconcileItem { order: row.version, hash: sha(&history), id: *id });
-            set.content.push(ReconcileItem { order: 0, hash: sha(&content), id: *id });
-        }
-        set
-    }
-
-    /// Answers how many entries there were.
-    fn apply(&mut self, source: ReplicaId, incoming: &Incoming) -> usize {
-        let peer_no = self.peer(source).peer_no;
-        let mut entries = 0;
-        let mut rest = incoming.data.as_slice();
-        while let Some((id, after)) = rest.split_first_chunk::<16>() {
-            let (version, after) = after.split_first_chunk::<8>().unwrap();
-            let (len, after) = after.split_first_chunk::<4>().unwrap();
-            let (value, after) = after.split_at(u32::from_le_bytes(*len) as usize);
-            (rest, entries) = (after, entries + 1);
-            assert_eq!(&**incoming.names.field(1).unwrap(), "title", "names come ahead of changes");
-            let (id, version) = (RecordId::from_bytes(*id), u64::from_le_bytes(*version));
-            if self.rows.get(&id).is_none_or(|row| row.version < version) {
-                self.head += 1;
-                let row = Row { version, value: value.to_vec(), seq: self.head, origin: peer_no };
-                self.rows.insert(id, row);
-            }
-        }
-        if let Some(seq) = incoming.checkpoint {
-            assert!(self.checkpoint(source).is_none_or(|old| old <= seq), "a checkpoint went back");
-            self.checkpoints.insert(source, seq);
-            self.last_peer = Some(source);
-        }
-        entries
-    }
-}
-
-fn sha(bytes: &[u8]) -> [u8; 32] {
-    use sha2::Digest;
-    sha2::Sha256::digest(bytes).into()
-}
-
-pub(super) fn record_id(no: u64) -> RecordId {
-    RecordId::v7(no, [0; 10])
-}
 
 /// One side.
 pub(super) struct End {
@@ -218,15 +79,7 @@ impl World {
         grant: Direction,
         seed: u64,
     ) -> Self {
-        let local = LocalReplica {
-            replica: client.replica,
-            head: client.head,
-            empty: client.rows.is_empty(),
-            direction: asked,
-            compression: seed.is_multiple_of(2),
-            checkpoint: client.last_peer.and_then(|r| Some((r, client.checkpoint(r)?))),
-            now_ms: 0,
-        };
+        let local = client.introduce(asked, seed.is_multiple_of(2));
         Self {
             client: End::new(Session::client(local, 1_000), client),
             server: End::new(Session::server(1_000), server),
@@ -244,7 +97,13 @@ impl World {
         if client { &mut self.client } else { &mut self.server }
     }
 
-    fn random(&mut self) -> u64 {
+    /// The client asks for another direction from here on.
+    pub(super) fn reconfigure(&mut self, direction: Direction) {
+        let local = self.client.store.introduce(direction, true);
+        self.input(true, Input::Reconfigure(Box::new(local)));
+    }
+
+    pub(super) fn random(&mut self) -> u64 {
         self.seed ^= self.seed << 13;
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
@@ -263,7 +122,18 @@ impl World {
                 }
                 Output::Opened(opened) => self.end(client).opened = Some(opened),
                 Output::Closed(why) => self.end(client).closed = Some(why),
-                asked => self.end(client).work.push_back(asked),
+                asked => {
+                    let work = &mut self.end(client).work;
+                    work.push_back(asked);
+                    let feed = |asked: &Output| matches!(asked, Output::Read { .. } | Output::ReadWanted(..));
+                    let refusals = |asked: &Output| {
+                        matches!(asked, Output::ReadRefusals { .. } | Output::TakeRefusals(_))
+                    };
+                    assert!(
+                        !(work.iter().any(feed) && work.iter().any(refusals)),
+                        "the feed is read while refusals are: {work:?}"
+                    );
+                }
             }
         }
     }
@@ -311,32 +181,52 @@ impl World {
         let store = &mut end.store;
         let (head, mut advanced) = (store.head, false);
         let input = match asked {
+            Output::Token(_) => Input::TokenAccepted,
             Output::Admit(_) => Input::Admitted(Ok(Admission {
                 replica: store.replica,
                 head,
                 empty: store.rows.is_empty(),
                 direction: grant,
                 notice: String::new(),
+                view: Arc::new(View::all()),
+                decides: false,
                 compression: true,
                 now_ms: 0,
             })),
-            Output::Peer(replica) => {
-                let peer = store.peer(replica);
-                end.peer = Some(replica);
+            Output::Peer(query) => {
+                let peer = store.peer(query.replica);
+                end.peer = Some(query.replica);
                 Input::Peer(peer)
             }
-            Output::Read { after, max_bytes } => Input::Feed(Arc::new(store.feed(after, max_bytes))),
-            Output::ReadWanted(ids) => Input::Feed(Arc::new(store.full(&ids))),
-            Output::BuildReconcileSet => Input::ReconcileSet(Box::new(store.reconcile_set())),
+            Output::ExtendKeyring(_) | Output::KeyringAgreed(_) | Output::Together(_) => return,
+            Output::Read { after, max_bytes, .. } => Input::Feed(Arc::new(store.feed(after, max_bytes))),
+            Output::ReadWanted(ids, _) => Input::Feed(Arc::new(store.full(&ids))),
+            Output::ReadBirths(_) => Input::Held(Vec::new()),
+            Output::ReadUnshown(..) => Input::Unshown(Arc::new(FeedBatch::default())),
+            Output::ViewSettled(_) => return,
+            Output::BuildReconcileSet(_) => Input::ReconcileSet(Box::new(store.reconcile_set())),
             Output::Apply(incoming) => {
                 let peer = end.peer.unwrap();
+                let refused = store.refused.len();
                 end.received += store.apply(peer, &incoming);
                 advanced = store.head > head;
+                if store.refused.len() > refused {
+                    self.input(client, Input::RefusalsDue);
+                }
                 Input::Applied(1)
+            }
+            Output::ReadRefusals { after } => {
+                let (refusals, more) = store.refusals(after);
+                Input::Refusals(refusals, more)
+            }
+            Output::ForgetRefusals(no) => return store.refused.retain(|write| write.no > no),
+            Output::TakeRefusals(refusals) => {
+                store.take_back(&refusals);
+                Input::RefusalsTaken
             }
             other => panic!("{other:?} takes no time"),
         };
-        let head = store.head;
+        let head = self.end(client).store.head;
         self.input(client, input);
         if advanced {
             self.input(client, Input::FeedAdvanced(head));
@@ -402,14 +292,5 @@ impl World {
             }
         }
         self.now = end;
-    }
-
-    pub(super) fn assert_open(&self) {
-        assert_eq!((&self.client.closed, &self.server.closed), (&None, &None));
-    }
-
-    pub(super) fn assert_same(&self) {
-        self.assert_open();
-        assert_eq!(self.client.store.visible(), self.server.store.visible());
     }
 }

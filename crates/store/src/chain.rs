@@ -1,0 +1,208 @@
+//! Extending the keyring: by what a peer sends and by what this device says, also where both went on at once.
+
+use std::sync::{Arc, PoisonError};
+
+use blazedb_core::keyring::{Act, Author, Keyring, KeyringError, KeyringHead, Statement, retired_tag};
+use blazedb_core::topology::EncryptionSpec;
+use blazedb_sqlite::rusqlite::params;
+
+use crate::error::StoreError;
+use crate::keys::{AGREED, JOINED_WITH, Keys, Origin, secret_of};
+use crate::names::NameTable;
+use crate::schema::{meta, set_meta};
+use crate::store::{Store, Writer, lock};
+
+/// Which of these names statements retire.
+fn retired_by(statements: &[Arc<[u8]>], names: &NameTable) -> Vec<String> {
+    let mut gone = Vec::new();
+    for statement in statements.iter().filter_map(|statement| Statement::decode(statement).ok()) {
+        if let Act::Settled { retired } = statement.0.act {
+            let named =
+                names.fields().filter(|name| retired.contains(&retired_tag(&statement.0.parent, name)));
+            gone.extend(named.map(ToString::to_string));
+        }
+    }
+    gone
+}
+
+impl Store {
+    /// Adds statements of a peer, or of this device, to the keyring. Those that are known are passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Keyring`] for the first that does not fit; then none is added.
+    pub fn extend_keyring(&self, statements: &[Arc<[u8]>]) -> Result<(), StoreError> {
+        if self.keyring().is_none()
+            && let Some((code, _)) = self.join_request()?
+            && let Some(offered) = Keyring::of(statements.iter().map(|statement| &**statement))?
+        {
+            // Before anything of it is kept: the hub may offer one of its own.
+            offered.check_root(&secret_of(&code, &offered)?)?;
+        }
+        if self.went_another_way(statements)? {
+            return self.rebase(statements);
+        }
+        self.add_statements(statements, Origin::Peer)
+    }
+
+    /// Whether statements from the first on contradict those here.
+    fn went_another_way(&self, statements: &[Arc<[u8]>]) -> Result<bool, StoreError> {
+        let Some(own) = self.keyring() else { return Ok(false) };
+        let from_start = statements.first().is_some_and(|first| Statement::is_first(first));
+        let shared = own.statements(0).iter().zip(statements).take_while(|(a, b)| a == b).count();
+        let differ = from_start && shared < own.statements(0).len() && shared < statements.len();
+        if differ && (shared == 0 || (shared as u64) < self.keys().agreed || self.keys().is_outsider()) {
+            return Err(KeyringError::Fork.into());
+        }
+        Ok(differ)
+    }
+
+    /// Somebody else was faster: what was said here is said again behind it.
+    fn rebase(&self, statements: &[Arc<[u8]>]) -> Result<(), StoreError> {
+        let theirs =
+            Keyring::of(statements.iter().map(|statement| &**statement))?.ok_or(KeyringError::Fork)?;
+        let turn = lock(&self.inner.changing_keys);
+        let keys = self.keys();
+        let own = keys.keyring.as_ref().map(|own| own.statements(0).to_vec()).unwrap_or_default();
+        let again: Vec<Act> = own
+            .iter()
+            .filter(|statement| !statements.contains(statement))
+            .filter_map(|statement| Some(Statement::decode(statement).ok()?.0.act))
+            .collect();
+        self.commit(|writer| {
+            let sqlite = |error| self.sqlite(error);
+            writer.db.execute("DELETE FROM keyring", []).map_err(sqlite)?;
+            self.keep_statements(writer, theirs.statements(0))?;
+            set_meta(&writer.db, AGREED, theirs.head().count).map_err(sqlite)
+        })?;
+        let mut new = Keys { keyring: Some(Arc::new(theirs)), ..keys };
+        new.agreed = new.keyring.as_ref().map_or(0, |ring| ring.head().count);
+        new.unlock()?;
+        new.generation += 1;
+        self.publish_keys(new);
+        drop(turn);
+        for act in again {
+            let said = match act {
+                // The next session says one if there is none, see `Store::share_dictionary`.
+                Act::Dictionary { .. } => continue,
+                Act::Join { member, .. } => self.join_again(&member.name),
+                act => self.say(|keyring, author| keyring.remake(author, act.clone())),
+            };
+            if let Err(error) = said {
+                self.note_lost_act(&error)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn join_again(&self, name: &str) -> Result<(), StoreError> {
+        let code = self.read(|db| meta::<String>(db, JOINED_WITH).map_err(|error| self.sqlite(error)))?;
+        let code = code.ok_or(KeyringError::UnknownCode)?;
+        let secret = self.keys().secret.ok_or(KeyringError::NotMember)?;
+        let keyring = self.keyring().ok_or(KeyringError::NotMember)?;
+        let with = secret_of(&code, &keyring)?;
+        let author = Author { secret: &with, random: &self.random()?, now_ms: self.now_ms() };
+        let statement = keyring.join(author, &secret, name)?;
+        self.add_statements(&[statement.into()], Origin::Here)
+    }
+
+    /// A change of the keyring that was overtaken and could not be made again, for `key show`.
+    fn note_lost_act(&self, error: &StoreError) -> Result<(), StoreError> {
+        self.commit(|writer| {
+            set_meta(&writer.db, "keyring_lost", error.to_string()).map_err(|error| self.sqlite(error))
+        })
+    }
+
+    fn keep_statements(&self, writer: &Writer, statements: &[Arc<[u8]>]) -> Result<(), StoreError> {
+        for statement in statements {
+            let sql = "INSERT INTO keyring(statement) VALUES(?)";
+            writer.db.execute(sql, [statement.as_ref()]).map_err(|error| self.sqlite(error))?;
+        }
+        Ok(())
+    }
+
+    fn publish_keys(&self, keys: Keys) {
+        *self.inner.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        lock(&self.inner.keyring_listeners).iter().for_each(|listener| listener());
+    }
+
+    /// The other side has the keyring up to here.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn keyring_agreed(&self, head: &KeyringHead) -> Result<(), StoreError> {
+        let _turn = lock(&self.inner.changing_keys);
+        let keys = self.keys();
+        let known = keys.keyring.as_ref().is_some_and(|keyring| keyring.begins_with(head));
+        if !known || head.count <= keys.agreed {
+            return Ok(());
+        }
+        self.commit(|writer| set_meta(&writer.db, AGREED, head.count).map_err(|error| self.sqlite(error)))?;
+        self.publish_keys(Keys { agreed: head.count, generation: keys.generation + 1, ..keys });
+        Ok(())
+    }
+
+    pub(crate) fn add_statements(&self, statements: &[Arc<[u8]>], origin: Origin) -> Result<(), StoreError> {
+        let turn = lock(&self.inner.changing_keys);
+        let added = self.commit(|writer| {
+            let mut keys = self.keys();
+            let mut ring = keys.keyring.as_deref().cloned();
+            let known = ring.as_ref().map_or(0, |ring| ring.statements(0).len());
+            for statement in statements {
+                match &mut ring {
+                    Some(ring) if ring.statements(0).contains(statement) => {}
+                    Some(ring) => ring.extend(statement)?,
+                    None => ring = Some(Keyring::begin(statement)?),
+                }
+            }
+            let new = ring.as_ref().map_or(&[][..], |ring| ring.statements(known)).to_vec();
+            self.keep_statements(writer, &new)?;
+            let before = (keys.rule(), keys.epochs());
+            keys.keyring = ring.map(Arc::new);
+            if new.is_empty() {
+                // Nothing new: how far both agree is said elsewhere.
+            } else if origin == Origin::Peer {
+                keys.agreed = keys.keyring.as_ref().map_or(0, |ring| ring.head().count);
+                set_meta(&writer.db, AGREED, keys.agreed).map_err(|error| self.sqlite(error))?;
+            } else if keys.secret.is_some() {
+                // Sessions end: nothing more goes out before the other side has heard of it.
+                keys.generation += 1;
+            }
+            keys.unlock()?;
+            self.after_change(writer, &keys, &before)?;
+            let retired = if keys.is_outsider() { retired_by(&new, &writer.names) } else { Vec::new() };
+            self.retire_fields(writer, &retired)?;
+            Ok((!new.is_empty()).then_some(keys))
+        })?;
+        let Some(keys) = added else { return Ok(()) };
+        self.publish_keys(keys);
+        drop(turn);
+        if origin == Origin::Peer && self.waits_to_join()? {
+            self.join_now()?;
+        }
+        Ok(())
+    }
+
+    /// Keys that came let records in that had to be left out; another rule has everything sent anew.
+    fn after_change(
+        &self,
+        writer: &mut Writer,
+        keys: &Keys,
+        before: &(EncryptionSpec, Vec<u32>),
+    ) -> Result<(), StoreError> {
+        let sqlite = |error| self.sqlite(error);
+        if keys.epochs() != before.1 {
+            let cleared = writer.db.execute("DELETE FROM unopened WHERE keyless=1", []).map_err(sqlite)?;
+            if cleared > 0 {
+                // Without a checkpoint the next session compares all, and finds what is missing.
+                writer.db.execute("DELETE FROM checkpoints", []).map_err(sqlite)?;
+            }
+        }
+        if keys.sealer.is_some() && keys.rule() != before.0 {
+            let by = writer.next_seq - 1;
+            let sql = "UPDATE records SET seq=seq+?, origin=0";
+            writer.db.execute(sql, params![by]).map_err(sqlite)?;
+            writer.next_seq += by;
+        }
+        Ok(())
+    }
+}
