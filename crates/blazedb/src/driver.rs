@@ -319,6 +319,7 @@ impl Driver {
         let mut alarm = pin!(sleep_until(opening_ends));
         let mut keyring = self.context.database.watch_keyring();
         let mut freed = self.context.turn.freed();
+        let report = Arc::clone(&self.context.report);
         loop {
             self.carry_out();
             if take(&mut self.admitted) {
@@ -361,6 +362,10 @@ impl Driver {
                     Order::Input(input) => self.feed(input),
                     Order::Ask(ask) => self.ask_anew(ask),
                 },
+                () = report.asked(), if !opening => {
+                    report.asks();
+                    self.feed(Input::Probe);
+                }
                 () = turns::freed(&mut freed), if self.waiting.until().is_some() => self.take_turn(),
                 () = alarm.as_mut(), if wake.is_some() => {
                     let now = TokioInstant::now();
@@ -452,6 +457,7 @@ impl Driver {
                     let work = move |store: &Store| store.reconcile_set(&lens);
                     self.ask(work, |set| Input::ReconcileSet(Box::new(set)));
                 }
+                Output::FeedEnd => self.feed(Input::FeedEnd(self.context.database.store().head())),
                 Output::Together(bonds) => self.bonds = bonds,
                 Output::Apply(incoming) => self.apply(incoming),
                 Output::ReadRefusals { after } => self.read_refusals(after),

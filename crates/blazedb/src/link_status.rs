@@ -4,9 +4,24 @@ use std::sync::atomic::Ordering;
 
 use crate::link::Link;
 use crate::mesh_link::Rest;
+use crate::moment::Moment;
 use crate::status::{LinkState, LinkStatus};
 
 impl Link {
+    /// The status, in which only what the other side has said of this moment counts.
+    pub(crate) fn status_since(&self, moment: Moment) -> LinkStatus {
+        let heard = match self.resting() {
+            Rest::No => self.report.is_since(moment),
+            Rest::Covered(session) => session.is_since(moment),
+            Rest::Doubled => true,
+        };
+        let mut status = self.status();
+        if !heard && status.caught_up {
+            (status.caught_up, status.state) = (false, LinkState::Syncing);
+        }
+        status
+    }
+
     pub(crate) fn status(&self) -> LinkStatus {
         let (phase, policy) = (self.phase().clone(), self.terms().policy.clone());
         let agreed = self.report.agreed();

@@ -11,6 +11,9 @@ use blazedb_core::topology::SyncMode;
 use blazedb_core::view::View;
 use blazedb_core::wire::{CloseCode, Direction};
 use blazedb_transport::{Fingerprint, LinkCounters, LinkTotals};
+use tokio::sync::Notify;
+
+use crate::moment::Moment;
 
 /// What a link is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,6 +150,7 @@ const MAX_MARKS: usize = 32;
 #[derive(Debug, Default)]
 pub struct SessionReport {
     inner: Mutex<Report>,
+    asked: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -164,6 +168,12 @@ struct Report {
     peer_no: u32,
     since_ms: u64,
     view: Option<Arc<View>>,
+    /// The last moment that somebody asked about.
+    asked: Moment,
+    /// That of a question under way.
+    asking: Option<Moment>,
+    /// The last moment of which the peer's feed is known to have ended where the status says, or later.
+    heard: Moment,
 }
 
 impl Report {
@@ -211,6 +221,33 @@ impl SessionReport {
         let mut report = self.lock();
         report.opened = Some(opened);
         report.since_ms = now_ms();
+        if report.asked > report.heard {
+            self.asked.notify_one();
+        }
+    }
+
+    /// Whether what the status says of the peer's feed was so at this moment, or after it. Else the peer is asked, if
+    /// there is a session.
+    pub(crate) fn is_since(&self, moment: Moment) -> bool {
+        let mut report = self.lock();
+        if report.asked < moment {
+            report.asked = moment;
+            if report.opened.is_some() {
+                self.asked.notify_one();
+            }
+        }
+        report.heard >= moment
+    }
+
+    /// Waits until the peer is to be asked where its feed ends.
+    pub(crate) async fn asked(&self) {
+        self.asked.notified().await;
+    }
+
+    /// The peer is being asked.
+    pub(crate) fn asks(&self) {
+        let mut report = self.lock();
+        report.asking = Some(report.asked);
     }
 
     /// The peer, a client, is shown this.
@@ -239,6 +276,11 @@ impl SessionReport {
         report.time(&status, timed);
         report.changes.sent += status.changes_sent.saturating_sub(report.status.changes_sent);
         report.status = status;
+        if status.unanswered == 0
+            && let Some(moment) = report.asking.take()
+        {
+            report.heard = moment;
+        }
     }
 
     pub(crate) fn disconnected(&self) {
@@ -247,6 +289,7 @@ impl SessionReport {
             report.before = Some(opened);
             report.since_ms = now_ms();
         }
+        report.asking = None;
         report.status.changes_sent = 0;
         report.status.pulled_all = false;
         report.status.pushed_all = false;

@@ -19,6 +19,7 @@ use crate::database::Database;
 use crate::lan::LanError;
 use crate::link::{Link, LinkConfig, Place, Terms};
 use crate::meeting::Meeting;
+use crate::moment::Moment;
 use crate::peers::Peers;
 use crate::policy::SyncPolicy;
 use crate::registered::Registered;
@@ -338,18 +339,27 @@ impl Topology {
         links.into_iter().map(|(id, link)| (id, link.status())).collect()
     }
 
+    /// Every link as it is now. One whose other side has not yet said where its feed ended at this moment is not
+    /// caught up.
+    #[must_use]
+    pub fn links_since(&self, moment: Moment) -> Vec<LinkStatus> {
+        let links: Vec<_> = self.state().links.values().map(|held| Arc::clone(&held.link)).collect();
+        links.into_iter().map(|link| link.status_since(moment)).collect()
+    }
+
     /// Links that wait to try again do so at once.
     pub fn retry_now(&self) {
         self.state().links.values().for_each(|held| held.link.nudge());
     }
 
-    /// Waits until every link is caught up both ways, as far as it may be. Answers the links that are not when
-    /// the time is over.
+    /// Waits until every link is caught up both ways with what was there when this was called, as far as it may be:
+    /// each other side is asked. Answers the links that are not when the time is over.
     pub async fn sync(&self, timeout: Duration) -> Vec<LinkStatus> {
         let deadline = tokio::time::Instant::now() + timeout;
+        let now = Moment::now();
         loop {
             let behind: Vec<LinkStatus> =
-                self.links().into_iter().map(|(_, status)| status).filter(LinkStatus::is_behind).collect();
+                self.links_since(now).into_iter().filter(LinkStatus::is_behind).collect();
             let hopeless = !behind.is_empty() && behind.iter().all(|link| link.state == LinkState::Refused);
             let done = behind.is_empty() && self.peers_settled();
             if done || hopeless || tokio::time::Instant::now() >= deadline {

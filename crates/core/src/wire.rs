@@ -99,6 +99,10 @@ pub enum Message {
     Ping,
     /// Yes.
     Pong,
+    /// Where does your feed end now?
+    Probe,
+    /// Answer to [`Message::Probe`]: it ended here when the question was read, as far as it is sent; 0 if it is not.
+    FeedEnd(u64),
     /// First word of a reconciliation: the lowest hashes of what the client holds, by content and by stamp.
     Sketch {
         /// Of the records' contents.
@@ -170,6 +174,8 @@ mod tag {
     pub(super) const ACK: u8 = 5;
     pub(super) const PING: u8 = 6;
     pub(super) const PONG: u8 = 7;
+    pub(super) const PROBE: u8 = 26;
+    pub(super) const FEED_END: u8 = 27;
     pub(super) const SKETCH: u8 = 8;
     pub(super) const COMPARE_BY: u8 = 9;
     pub(super) const RECONCILE: u8 = 10;
@@ -241,6 +247,11 @@ impl Message {
             }
             Self::Ping => out.push(tag::PING),
             Self::Pong => out.push(tag::PONG),
+            Self::Probe => out.push(tag::PROBE),
+            Self::FeedEnd(seq) => {
+                out.push(tag::FEED_END);
+                write_varint(*seq, &mut out);
+            }
             Self::Sketch { content, history } => encode_sketch([content, history], &mut out),
             Self::CompareBy { content } => out.extend([tag::COMPARE_BY, u8::from(*content)]),
             Self::Coded(coded) => coded.encode(&mut out),
@@ -303,6 +314,8 @@ impl Message {
             tag::ACK => Self::Ack(reader.read_varint()?),
             tag::PING => Self::Ping,
             tag::PONG => Self::Pong,
+            tag::PROBE => Self::Probe,
+            tag::FEED_END => Self::FeedEnd(reader.read_varint()?),
             tag::SKETCH => {
                 Self::Sketch { content: read_sketch(&mut reader)?, history: read_sketch(&mut reader)? }
             }

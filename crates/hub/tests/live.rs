@@ -94,6 +94,25 @@ fn filter(text: &str) -> SyncPolicy {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sync_waits_for_what_the_other_side_had_when_it_was_called() {
+    let world = World::new(SyncPolicy::new()).await;
+    world.synced().await;
+    for level in 0..200 {
+        world.hub.insert(record! { "level" => level }).unwrap();
+        world.synced().await;
+        assert_eq!(world.device.query().count().unwrap(), level as u64 + 1);
+    }
+    // Nothing of what is written there concerns this view.
+    world.topology.update_policy(&world.device, |_| filter("level < 0")).await.unwrap();
+    world.at_epoch(1).await;
+    for level in 0..10 {
+        world.hub.insert(record! { "level" => level }).unwrap();
+        world.synced().await;
+        assert!(world.device.query().count().unwrap() == 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mode_and_filter_change_on_the_open_session() {
     let world = World::new(SyncPolicy::new()).await;
     for level in 0..10 {

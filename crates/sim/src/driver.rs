@@ -139,6 +139,7 @@ impl World {
                 Output::Apply(incoming) => self.apply(place, incoming)?,
                 Output::ExtendKeyring(statements) => self.extend_keyring(place, &statements)?,
                 Output::KeyringAgreed(head) => self.keyring_agreed(place, &head)?,
+                Output::FeedEnd => self.tell_feed_end(place)?,
                 Output::ReadRefusals { after } => self.request(place, Request::Refusals(after)),
                 Output::ForgetRefusals(upto) => self.forget_refusals(place, upto),
                 Output::TakeRefusals(refusals) => self.take_refusals(place, refusals)?,
@@ -241,6 +242,13 @@ impl World {
     pub(crate) fn on_head(&mut self, place: Place) -> Result<(), Failure> {
         match self.store_of(place) {
             Some(store) => self.feed(place, Input::FeedAdvanced(store.head())),
+            None => Ok(()),
+        }
+    }
+
+    fn tell_feed_end(&mut self, place: Place) -> Result<(), Failure> {
+        match self.store_of(place) {
+            Some(store) => self.feed(place, Input::FeedEnd(store.head())),
             None => Ok(()),
         }
     }

@@ -112,6 +112,10 @@ pub enum Input {
     RefusalsTaken,
     /// The local feed now ends here.
     FeedAdvanced(Seq),
+    /// Answer to [`Output::FeedEnd`]: the local feed ends here at this moment.
+    FeedEnd(Seq),
+    /// Ask the peer where its feed ends now ([`SessionStatus::unanswered`]).
+    Probe,
     /// Time has passed.
     Tick,
     /// Time has passed, and part of a message has arrived since: the peer is there, if slow.
@@ -172,6 +176,8 @@ pub enum Output {
     /// Client: take these writes back and make that durable, behind everything that is to be applied before
     /// ([`Input::RefusalsTaken`]).
     TakeRefusals(Refusals),
+    /// The peer asks where the local feed ends: look, now ([`Input::FeedEnd`]).
+    FeedEnd,
     /// The session is open, or goes on in another epoch.
     Opened(Opened),
     /// Call with [`Input::Tick`] at this time (milliseconds of the `now` that the driver passes).
@@ -219,8 +225,10 @@ pub struct SessionStatus {
     pub peer_head: Seq,
     /// Everything local has been acknowledged (true if nothing may be pushed).
     pub pushed_all: bool,
-    /// Everything of the peer is durable here (true if nothing may be pulled).
+    /// Everything of the peer is durable here, as far as it has said (true if nothing may be pulled).
     pub pulled_all: bool,
+    /// How often the peer was asked where its feed ends and has not answered yet.
+    pub unanswered: u32,
     /// How often the configuration has changed on this session.
     pub epoch: u64,
     /// Changes sent.

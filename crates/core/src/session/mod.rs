@@ -169,6 +169,7 @@ impl Session {
             puller.report(&mut status);
         }
         status.epoch = running.epochs.number();
+        status.unanswered = running.unanswered;
         if running.reconciliation.is_some() {
             status.pushed_all = false;
             status.pulled_all = false;

@@ -443,7 +443,9 @@ fn start(
     }
     let tokens = (lens_side == Side::Serve).then(TokenDesk::default);
     let surplus = Surplus::new(names_held && reconcile);
-    let mut running = Running { pusher, puller, reconciliation, surplus, tokens, refusals, epochs, waits };
+    let unanswered = 0;
+    let mut running =
+        Running { pusher, puller, reconciliation, surplus, tokens, refusals, epochs, waits, unanswered };
     running.tell_refusals(outputs);
     running
 }

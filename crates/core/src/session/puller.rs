@@ -64,6 +64,11 @@ impl Puller {
         }
     }
 
+    /// The peer's feed ends here.
+    pub(super) fn on_feed_end(&mut self, seq: Seq) {
+        self.peer_head = self.peer_head.max(seq);
+    }
+
     pub(super) fn on_bonds(&mut self, bonds: Vec<Bond>) {
         self.bonds = bonds;
     }

@@ -219,6 +219,18 @@ impl Pusher {
         self.read_on(outputs);
     }
 
+    /// The peer asks for the end of the feed, which is here, and is told as soon as it has everything up to there.
+    pub(super) fn on_probe(&mut self, head: Seq, has: Seq, outputs: &mut Outputs) {
+        self.told_end = false;
+        self.on_advance(head, outputs);
+        // What is being read, or on its way from a comparison, tells it in the end.
+        let rests =
+            self.started && self.gate == Gate::Open && self.snapshot.is_none() && !self.is_replacing();
+        if rests && !self.reading && self.told < self.sent && self.sent >= self.head {
+            self.tell(has, outputs);
+        }
+    }
+
     pub(super) fn on_feed(&mut self, now_ms: u64, batch: &Arc<FeedBatch>, has: Seq, outputs: &mut Outputs) {
         if !self.reading {
             return;

@@ -24,6 +24,8 @@ pub(super) struct Running {
     pub(super) epochs: Epochs,
     /// (Client) the server decides: what it sends is taken in once it has judged what was written here before.
     pub(super) waits: bool,
+    /// How often the peer was asked where its feed ends and has not answered yet.
+    pub(super) unanswered: u32,
 }
 
 impl Running {
@@ -57,6 +59,11 @@ impl Running {
                 self.name_surplus(outputs);
                 Ok(())
             }
+            Message::Probe => {
+                outputs.push_back(Output::FeedEnd);
+                Ok(())
+            }
+            Message::FeedEnd(seq) => self.on_feed_end(seq),
             Message::Held(ids) => match &mut self.pusher {
                 Some(pusher) => pusher.on_held(ids, outputs),
                 None => Err(violation("a list of records that nobody asked for")),
@@ -129,6 +136,11 @@ impl Running {
                     pusher.on_advance(head, outputs);
                 }
             }
+            Input::FeedEnd(seq) => self.tell_feed_end(seq, outputs),
+            Input::Probe => {
+                self.unanswered += 1;
+                outputs.push_back(Output::Send(Frame::from(&Message::Probe)));
+            }
             Input::Applied(count) => self.on_applied(count, outputs),
             Input::RefusalsDue => {
                 if let RefusalDesk::Teller(teller) = &mut self.refusals {
@@ -175,6 +187,28 @@ impl Running {
         let Some(puller) = &mut self.puller else { return };
         let pusher = self.pusher.as_ref().filter(|_| self.waits);
         puller.take_in(|mark| !taking && pusher.is_none_or(|pusher| pusher.is_past(mark)), outputs);
+    }
+
+    /// The peer is told where the feed ends, and then everything up to there.
+    fn tell_feed_end(&mut self, seq: Seq, outputs: &mut Outputs) {
+        let has = self.has();
+        let pusher = self.pusher.as_mut().filter(|pusher| !pusher.is_off());
+        let end = pusher.as_ref().map_or(0, |_| seq);
+        outputs.push_back(Output::Send(Frame::from(&Message::FeedEnd(end))));
+        if let Some(pusher) = pusher {
+            pusher.on_probe(seq, has, outputs);
+        }
+    }
+
+    fn on_feed_end(&mut self, seq: Seq) -> Result<(), Abort> {
+        let Some(left) = self.unanswered.checked_sub(1) else {
+            return Err(violation("an answer to nothing"));
+        };
+        self.unanswered = left;
+        if let Some(puller) = &mut self.puller {
+            puller.on_feed_end(seq);
+        }
+        Ok(())
     }
 
     fn on_applied(&mut self, count: u64, outputs: &mut Outputs) {

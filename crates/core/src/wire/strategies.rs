@@ -138,6 +138,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         seq().prop_map(Message::Ack),
         Just(Message::Ping),
         Just(Message::Pong),
+        Just(Message::Probe),
+        seq().prop_map(Message::FeedEnd),
         (vec(any::<u64>(), 0..9), vec(any::<u64>(), 0..9))
             .prop_map(|(content, history)| Message::Sketch { content, history }),
         any::<bool>().prop_map(|content| Message::CompareBy { content }),

@@ -180,6 +180,8 @@ fn golden() -> Vec<(&'static str, Message)> {
         ("ack", Message::Ack(128)),
         ("ping", Message::Ping),
         ("pong", Message::Pong),
+        ("probe", Message::Probe),
+        ("feed end", Message::FeedEnd(300)),
         ("sketch", Message::Sketch { content: vec![1], history: vec![2, 3] }),
         ("compare by content", Message::CompareBy { content: true }),
         ("reconcile", Message::Reconcile(vec![0x61, 0, 0])),

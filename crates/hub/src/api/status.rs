@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use blazedb::{LinkError, LinkState, LinkStatus, TakenAway};
+use blazedb::{LinkError, LinkState, LinkStatus, Moment, TakenAway};
 use blazedb_core::topology::{self, DatabaseSpec, Pattern, SyncMode, SyncSpec, TopologySpec};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -36,7 +36,7 @@ pub(super) async fn databases(State(api): State<Api>) -> Result<Response, ApiErr
 pub(super) async fn status(State(api): State<Api>) -> Result<Response, ApiError> {
     let mut databases = open_databases(&api).await?;
     let node = &api.node;
-    let links = blocking_links(&api).await?;
+    let links = blocking_links(&api, None).await?;
     for database in &mut databases {
         let local = is_cut_off(node, database["name"].as_str().unwrap_or_default(), &links);
         if let Some(object) = database.as_object_mut() {
@@ -158,9 +158,16 @@ pub fn declared_status(spec: &TopologySpec) -> Json {
     })
 }
 
-async fn blocking_links(api: &Api) -> Result<Vec<LinkStatus>, ApiError> {
+/// Every link; caught up only with what was there at a moment, if one is named.
+async fn blocking_links(api: &Api, since: Option<Moment>) -> Result<Vec<LinkStatus>, ApiError> {
     let node = std::sync::Arc::clone(&api.node);
-    blocking(move || Ok(node.links().into_iter().map(|(_, status)| status).collect())).await
+    blocking(move || {
+        Ok(match since {
+            Some(moment) => node.topology().links_since(moment),
+            None => node.links().into_iter().map(|(_, status)| status).collect(),
+        })
+    })
+    .await
 }
 
 fn link_json(link: &LinkStatus) -> Json {
@@ -277,12 +284,13 @@ async fn what_became_of_records(api: &Api) -> Result<(Json, Json, Json), ApiErro
     .await
 }
 
-/// Waits until every link is caught up both ways, as far as it may be. Answers each link, and whether it is behind.
+/// Waits until every link is caught up both ways with what was there when this was called, as far as it may be. Answers each link, and whether it is behind.
 async fn wait_caught_up(api: &Api, timeout: Duration) -> Result<Vec<(LinkStatus, bool)>, ApiError> {
     api.node.topology().retry_now();
     let started = Instant::now();
+    let now = Moment::now();
     loop {
-        let links: Vec<(LinkStatus, bool)> = blocking_links(api)
+        let links: Vec<(LinkStatus, bool)> = blocking_links(api, Some(now))
             .await?
             .into_iter()
             .map(|link| {

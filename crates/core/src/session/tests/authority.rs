@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::hostile::{admission, code, hello, say, welcome};
+use super::hostile::{admission, code, hello, say, stranger, welcome};
 use super::model::Model;
 use super::world::BOTH;
 use crate::authority::Standing;
@@ -15,10 +15,6 @@ fn child() -> (Session, Model) {
     model.write(1, 1, b"mine");
     let local = LocalReplica { authority: true, ..model.introduce(BOTH, false) };
     (Session::client(local, 0), model)
-}
-
-fn peer() -> PeerReplica {
-    PeerReplica { peer_no: 1, checkpoint: None, held: Vec::new(), unsettled: false, refusals: false }
 }
 
 fn from_parent() -> Message {
@@ -49,7 +45,7 @@ fn opened(refusals: bool) -> (Session, Model) {
         _ => None,
     });
     assert_eq!(standing, Some(Standing::Authority));
-    session.handle(1, Input::Peer(peer()));
+    session.handle(1, Input::Peer(stranger()));
     assert_eq!(next(&mut session).1, 1);
     (session, model)
 }
@@ -100,7 +96,7 @@ fn a_server_tells_a_refusal_before_the_decision_that_it_was_committed_with() {
     let mut model = Model::new(8);
     model.write(1, 1, b"decided");
     session.handle(1, Input::Admitted(Ok(Admission { decides: true, ..admission(model.head) })));
-    session.handle(1, Input::Peer(peer()));
+    session.handle(1, Input::Peer(stranger()));
     assert_eq!(next(&mut session).1, 1);
     session.handle(1, Input::RefusalsDue);
     session.handle(1, Input::Feed(Arc::new(model.feed(0, 1_000))));

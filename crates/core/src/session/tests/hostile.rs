@@ -29,6 +29,11 @@ pub(super) fn hello(direction: Direction) -> Hello {
     }
 }
 
+/// What the store knows of a peer that was never met.
+pub(super) fn stranger() -> PeerReplica {
+    PeerReplica { peer_no: 1, checkpoint: None, held: Vec::new(), unsettled: false, refusals: false }
+}
+
 pub(super) fn admission(head: u64) -> Admission {
     Admission {
         replica: ReplicaId::from_bytes([8; 16]),
@@ -88,16 +93,7 @@ pub(super) fn open_server(direction: Direction) -> Session {
     hello.empty = true;
     say(&mut session, &Message::Hello(hello));
     session.handle(1, Input::Admitted(Ok(admission(5))));
-    session.handle(
-        1,
-        Input::Peer(PeerReplica {
-            peer_no: 1,
-            checkpoint: None,
-            held: Vec::new(),
-            unsettled: false,
-            refusals: false,
-        }),
-    );
+    session.handle(1, Input::Peer(stranger()));
     session
 }
 
@@ -134,16 +130,7 @@ fn changes_in_a_direction_that_was_not_granted_are_refused() {
         assert_eq!(code(&mut server), Some(CloseCode::Refused));
         let mut client = client(PUSH);
         say(&mut client, &Message::Welcome(welcome(PUSH)));
-        client.handle(
-            1,
-            Input::Peer(PeerReplica {
-                peer_no: 1,
-                checkpoint: None,
-                held: Vec::new(),
-                unsettled: false,
-                refusals: false,
-            }),
-        );
+        client.handle(1, Input::Peer(stranger()));
         say(&mut client, &message);
         assert_eq!(code(&mut client), Some(CloseCode::Refused));
     }
@@ -319,7 +306,7 @@ proptest! {
                 3 => Input::Tick,
                 4 => Input::FeedAdvanced(3),
                 5 => Input::Admitted(Ok(admission(3))),
-                _ => Input::Peer(PeerReplica { peer_no: 1, checkpoint: None, held: Vec::new(), unsettled: false, refusals: false }),
+                _ => Input::Peer(stranger()),
             };
             world.input(seed & 2 == 0, input);
         }

@@ -4,6 +4,7 @@ mod authority;
 mod epochs;
 mod hostile;
 mod model;
+mod probes;
 mod refusals;
 mod tokens;
 mod world;
@@ -102,16 +103,7 @@ fn an_advance_told_before_the_admission_is_kept() {
     session.handle(0, Input::Frame(Message::Hello(hello).encode()));
     session.handle(0, Input::FeedAdvanced(6));
     session.handle(0, Input::Admitted(Ok(hostile::admission(5))));
-    session.handle(
-        0,
-        Input::Peer(PeerReplica {
-            peer_no: 1,
-            checkpoint: None,
-            held: Vec::new(),
-            unsettled: false,
-            refusals: false,
-        }),
-    );
+    session.handle(0, Input::Peer(hostile::stranger()));
     assert_eq!(session.status().head, 6);
 }
 

@@ -1,6 +1,6 @@
 //! Tokens in the hello and on an open session.
 
-use super::hostile::{client, code, hello, open_server, say, welcome};
+use super::hostile::{client, code, hello, open_server, say, stranger, welcome};
 use super::world::BOTH;
 use super::*;
 use crate::wire::Token;
@@ -66,16 +66,7 @@ fn a_token_ahead_of_the_hello_or_of_a_server_is_a_violation() {
     assert_eq!(code(&mut session), Some(CloseCode::Protocol));
     let mut session = client(BOTH);
     say(&mut session, &Message::Welcome(welcome(BOTH)));
-    session.handle(
-        1,
-        Input::Peer(PeerReplica {
-            peer_no: 1,
-            checkpoint: None,
-            held: Vec::new(),
-            unsettled: false,
-            refusals: false,
-        }),
-    );
+    session.handle(1, Input::Peer(stranger()));
     say(&mut session, &Message::Token(token("a")));
     assert_eq!(code(&mut session), Some(CloseCode::Protocol));
 }
@@ -87,16 +78,7 @@ fn a_client_sends_a_fresh_token_once_the_session_is_open() {
     session.handle(1, Input::Token(token("b")));
     say(&mut session, &Message::Welcome(welcome(BOTH)));
     assert!(!sent(&mut session).contains(&Message::Token(token("b"))));
-    session.handle(
-        1,
-        Input::Peer(PeerReplica {
-            peer_no: 1,
-            checkpoint: None,
-            held: Vec::new(),
-            unsettled: false,
-            refusals: false,
-        }),
-    );
+    session.handle(1, Input::Peer(stranger()));
     let tokens = |messages: Vec<Message>| -> Vec<Message> {
         messages.into_iter().filter(|message| matches!(message, Message::Token(_))).collect()
     };

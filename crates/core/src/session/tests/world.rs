@@ -199,6 +199,7 @@ impl World {
                 Input::Peer(peer)
             }
             Output::ExtendKeyring(_) | Output::KeyringAgreed(_) | Output::Together(_) => return,
+            Output::FeedEnd => Input::FeedEnd(head),
             Output::Read { after, max_bytes, .. } => Input::Feed(Arc::new(store.feed(after, max_bytes))),
             Output::ReadWanted(ids, _) => Input::Feed(Arc::new(store.full(&ids))),
             Output::ReadBirths(_) => Input::Held(Vec::new()),
