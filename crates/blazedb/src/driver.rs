@@ -3,6 +3,7 @@
 //! The same driver serves both sides and every transport.
 
 mod ended;
+mod keyring;
 mod outbox;
 mod pace;
 mod rebind;
@@ -292,23 +293,6 @@ impl Driver {
         Ok((driver, orders))
     }
 
-    /// The keyring is another one than before. A session whose peer has names in another form starts anew.
-    fn on_keyring(&mut self) {
-        let store = self.context.database.store();
-        let keyring = store.keyring();
-        if store.seal_generation() != self.generation {
-            self.closed = Some(Closed::Here(CloseCode::GoingAway, "the keys have changed".to_owned()));
-        }
-        self.feed(Input::Keyring(keyring));
-    }
-
-    fn extend_keyring(&mut self, statements: &[Arc<[u8]>]) {
-        match self.context.database.store().extend_keyring(statements) {
-            Ok(()) => self.on_keyring(),
-            Err(error) => self.feed(Input::ApplyFailed(CloseCode::Refused, error.to_string())),
-        }
-    }
-
     async fn run(
         mut self: Box<Self>,
         receiver: &mut FrameReceiver,
@@ -358,14 +342,8 @@ impl Driver {
                         self.feed(Input::Shutdown);
                     }
                 }
-                order = orders.next() => match order {
-                    Order::Input(input) => self.feed(input),
-                    Order::Ask(ask) => self.ask_anew(ask),
-                },
-                () = report.asked(), if !opening => {
-                    report.asks();
-                    self.feed(Input::Probe);
-                }
+                order = orders.next() => self.on_order(order),
+                () = report.asked(), if !opening => self.probe(),
                 () = turns::freed(&mut freed), if self.waiting.until().is_some() => self.take_turn(),
                 () = alarm.as_mut(), if wake.is_some() => {
                     let now = TokioInstant::now();
@@ -381,6 +359,19 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn on_order(&mut self, order: Order) {
+        match order {
+            Order::Input(input) => self.feed(input),
+            Order::Ask(ask) => self.ask_anew(ask),
+        }
+    }
+
+    /// Asks the peer where its feed ends.
+    fn probe(&mut self) {
+        self.context.report.asks();
+        self.feed(Input::Probe);
     }
 
     fn feed(&mut self, input: Input) {

@@ -241,17 +241,11 @@ impl Message {
                 out = changes.encode_head();
                 out.extend_from_slice(&changes.data);
             }
-            Self::Ack(count) => {
-                out.push(tag::ACK);
-                write_varint(*count, &mut out);
-            }
+            Self::Ack(count) => encode_number(tag::ACK, *count, &mut out),
             Self::Ping => out.push(tag::PING),
             Self::Pong => out.push(tag::PONG),
             Self::Probe => out.push(tag::PROBE),
-            Self::FeedEnd(seq) => {
-                out.push(tag::FEED_END);
-                write_varint(*seq, &mut out);
-            }
+            Self::FeedEnd(seq) => encode_number(tag::FEED_END, *seq, &mut out),
             Self::Sketch { content, history } => encode_sketch([content, history], &mut out),
             Self::CompareBy { content } => out.extend([tag::COMPARE_BY, u8::from(*content)]),
             Self::Coded(coded) => coded.encode(&mut out),
@@ -265,10 +259,7 @@ impl Message {
                 out.push(tag::REFUSALS);
                 refusals.encode(&mut out);
             }
-            Self::RefusalsTaken(no) => {
-                out.push(tag::REFUSALS_TAKEN);
-                write_varint(*no, &mut out);
-            }
+            Self::RefusalsTaken(no) => encode_number(tag::REFUSALS_TAKEN, *no, &mut out),
             Self::Close(code, text) => {
                 out.push(tag::CLOSE);
                 out.extend(CloseCode::ALL.iter().find(|(_, c)| c == code).map(|(byte, _)| *byte));
@@ -360,6 +351,11 @@ fn encode_want(hashes: &[[u8; 32]], last: bool, out: &mut Vec<u8>) {
     out.extend([tag::WANT, u8::from(last)]);
     write_varint(hashes.len() as u64, out);
     hashes.iter().for_each(|hash| out.extend_from_slice(hash));
+}
+
+fn encode_number(tag: u8, number: u64, out: &mut Vec<u8>) {
+    out.push(tag);
+    write_varint(number, out);
 }
 
 fn encode_bonds(bonds: &[Bond], out: &mut Vec<u8>) {

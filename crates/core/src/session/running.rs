@@ -137,18 +137,9 @@ impl Running {
                 }
             }
             Input::FeedEnd(seq) => self.tell_feed_end(seq, outputs),
-            Input::Probe => {
-                self.unanswered += 1;
-                outputs.push_back(Output::Send(Frame::from(&Message::Probe)));
-            }
+            Input::Probe => self.probe(outputs),
             Input::Applied(count) => self.on_applied(count, outputs),
-            Input::RefusalsDue => {
-                if let RefusalDesk::Teller(teller) = &mut self.refusals {
-                    // What is being read may hold what was decided instead, which is told after the refusal.
-                    self.pusher.iter_mut().for_each(Pusher::read_again);
-                    teller.on_due(self.pusher.as_mut(), outputs);
-                }
-            }
+            Input::RefusalsDue => self.on_refusals_due(outputs),
             Input::Refusals(refusals, more) => self.on_refusals_read(refusals, more, outputs),
             Input::RefusalsTaken => {
                 if let RefusalDesk::Taker(taker) = &mut self.refusals {
@@ -187,6 +178,20 @@ impl Running {
         let Some(puller) = &mut self.puller else { return };
         let pusher = self.pusher.as_ref().filter(|_| self.waits);
         puller.take_in(|mark| !taking && pusher.is_none_or(|pusher| pusher.is_past(mark)), outputs);
+    }
+
+    fn on_refusals_due(&mut self, outputs: &mut Outputs) {
+        if let RefusalDesk::Teller(teller) = &mut self.refusals {
+            // What is being read may hold what was decided instead, which is told after the refusal.
+            self.pusher.iter_mut().for_each(Pusher::read_again);
+            teller.on_due(self.pusher.as_mut(), outputs);
+        }
+    }
+
+    /// Asks the peer where its feed ends.
+    fn probe(&mut self, outputs: &mut Outputs) {
+        self.unanswered += 1;
+        outputs.push_back(Output::Send(Frame::from(&Message::Probe)));
     }
 
     /// The peer is told where the feed ends, and then everything up to there.
