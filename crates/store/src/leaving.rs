@@ -140,7 +140,9 @@ impl Store {
         if removal_reason(row.state).is_some() || from.removals.on(reason) == Removal::Keep {
             return Ok(false);
         }
-        let untold = self.is_untold(&writer.db, &writer.names, &row, from)?;
+        // It waits already: it was told of since it does, or is in the feed behind what the peer has.
+        let waits = self.waits(&writer.db, &from.link, id).map_err(sqlite)?;
+        let untold = !waits && self.is_untold(&writer.db, &writer.names, &row, from)?;
         let unsent = row.origin != from.peer_no && row.seq > peer_has;
         if untold || unsent || self.has_untold(writer, &row, from)? {
             let sql = "INSERT OR REPLACE INTO leaving(link, id, reason) VALUES(?,?,?)";
@@ -153,7 +155,17 @@ impl Store {
             return Ok(untold);
         }
         self.take_away(writer, &row, from.peer_no, reason, from.removals)?;
+        self.stays(writer, &from.link, id)?;
         Ok(true)
+    }
+
+    /// Whether a record waits to be taken away by this link.
+    fn waits(&self, db: &Connection, link: &str, id: RecordId) -> rusqlite::Result<bool> {
+        if self.inner.leaving.load(Ordering::Relaxed) == 0 {
+            return Ok(false);
+        }
+        let mut found = db.prepare_cached("SELECT 1 FROM leaving WHERE link=? AND id=?")?;
+        found.exists(params![link, id.as_bytes().as_slice()])
     }
 
     /// What it would do here if the other side took these records away.

@@ -50,13 +50,19 @@ impl Reader {
     }
 
     fn take(&self, hub: &Store, batch: &FeedBatch) {
+        self.take_telling(hub, batch, 0, None);
+    }
+
+    /// The same for one that has told the hub its feed up to `peer_has`, of what is in the view `told`.
+    fn take_telling(&self, hub: &Store, batch: &FeedBatch, peer_has: Seq, told: Option<&Arc<View>>) {
         let (no, _) = hub.peer(LINK, self.store.replica()).unwrap();
         let (peer_no, _) = self.store.peer("hub", hub.replica()).unwrap();
         let mut names = PeerNames::default();
         assert!(names.learn(batch.names.clone()));
         let names = Arc::new(names);
-        let incoming = Incoming { data: batch.data_for(no), names, checkpoint: None, peer_has: 0 };
+        let incoming = Incoming { data: batch.data_for(no), names, checkpoint: None, peer_has };
         let source = Source::new("hub".into(), hub.replica(), peer_no).taking_away(self.removals);
+        let source = told.map_or_else(|| source.clone(), |view| source.clone().told(Arc::clone(view)));
         self.store.apply(&[self.store.check(source, incoming).unwrap()]).unwrap();
     }
 
@@ -182,6 +188,35 @@ fn a_kept_record_stays_and_a_record_with_unsent_edits_waits() {
     assert_eq!(editor.holds(), [1], "its edit has not arrived yet");
     editor.store.finish_leaving(&source, edit, Removals::default()).unwrap();
     assert_eq!((editor.holds(), editor.store.leaving().unwrap().len()), (vec![], 0));
+}
+
+#[test]
+fn what_waits_to_leave_is_told_of_once_however_often_it_is_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let (all, ios) = (view("true", &[]), view("team == \"ios\"", &[]));
+    let mut reader = Reader::new(&hub, open(dir.path(), "a"), &all);
+    reader.pull(&hub);
+    // Its last edit takes the record out of the view in which it tells what it writes.
+    update(&reader.store, 1, &set("team", "web"));
+    let edit = reader.store.head();
+    update(&hub, 1, &set("team", "web"));
+    let Shown { held, .. } = hub.show(LINK, reader.store.replica(), &ios, true, false).unwrap();
+    let lens = Lens {
+        view: Arc::clone(&ios),
+        held: Held::Under { views: held, upto: reader.place },
+        side: Side::Serve,
+    };
+    let removal = hub.feed(0, usize::MAX, &lens).unwrap();
+    reader.take_telling(&hub, &removal, edit, Some(&ios));
+    let told = reader.store.head();
+    assert!(told > edit, "it is in the feed once more");
+    assert_eq!((reader.holds(), reader.store.leaving().unwrap().len()), (vec![1, 2], 1));
+    reader.take_telling(&hub, &removal, edit, Some(&ios));
+    assert_eq!((reader.store.head(), reader.store.leaving().unwrap().len()), (told, 1));
+    // Taken away again once the hub has it: now it goes.
+    reader.take_telling(&hub, &removal, told, Some(&ios));
+    assert_eq!((reader.holds(), reader.store.leaving().unwrap().len()), (vec![2], 0));
 }
 
 #[test]
