@@ -8,8 +8,9 @@ mod fleet;
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
     use std::path::Path;
-    use std::process::Command;
+    use std::process::{Child, Command, Stdio};
     use std::sync::atomic::{AtomicU8, Ordering};
     use std::time::Instant;
 
@@ -25,6 +26,7 @@ mod tests {
         name: String,
         net: u8,
         hosts: usize,
+        lines: Vec<Child>,
     }
 
     fn ip(args: &str) -> bool {
@@ -42,7 +44,7 @@ mod tests {
         fn new(hosts: usize) -> Option<Self> {
             let net = NETWORKS.fetch_add(1, Ordering::Relaxed);
             let name = format!("blz{}-{net}", std::process::id());
-            let network = Self { name, net, hosts };
+            let network = Self { name, net, hosts, lines: Vec::new() };
             let made = network.make();
             if !made {
                 let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
@@ -98,14 +100,33 @@ mod tests {
             assert!(ip(&format!("-n {} link set p{at} {state}", self.switch())));
         }
 
-        /// Makes a host's line slow or lossy. Answers whether this kernel can.
-        fn netem(&self, at: usize, how: &str) -> bool {
-            let args = format!("netns exec {} tc qdisc replace dev eth0 root netem {how}", self.host(at));
-            let can = ip(&args);
-            if !can {
-                eprintln!("this kernel has no netem: {how} is not tested");
+        /// Makes a host's line slow and lossy, from now on.
+        fn degrade(&mut self, at: usize, delay_ms: u32, jitter_ms: u32, loss_percent: u32) {
+            let switch = self.switch();
+            let (near, far) = (format!("near{at}"), format!("far{at}"));
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fleet/line.py");
+            let mut line = Command::new("ip")
+                .args(["netns", "exec", &switch, "python3", script, &near, &far])
+                .args([delay_ms, jitter_ms, loss_percent].map(|number| number.to_string()))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut said = String::new();
+            BufReader::new(line.stdout.take().unwrap()).read_line(&mut said).unwrap();
+            assert_eq!(said, "ready\n", "python3 and /dev/net/tun are needed for slow lines");
+            self.lines.push(line);
+            for command in [
+                format!("-n {switch} link add line{at} type bridge"),
+                format!("-n {switch} link set p{at} master line{at}"),
+                format!("-n {switch} link set {near} master line{at}"),
+                format!("-n {switch} link set {far} master br0"),
+                format!("-n {switch} link set line{at} up"),
+                format!("-n {switch} link set {near} up"),
+                format!("-n {switch} link set {far} up"),
+            ] {
+                assert!(ip(&command));
             }
-            can
         }
 
         fn nodes<const N: usize>(&self, dir: &Path, declare: impl Fn(usize) -> String) -> [Node; N] {
@@ -121,6 +142,10 @@ mod tests {
 
     impl Drop for Network {
         fn drop(&mut self) {
+            for line in &mut self.lines {
+                drop(line.stdin.take());
+                let _ = line.wait();
+            }
             for at in 0..self.hosts {
                 ip(&format!("netns del {}", self.host(at)));
             }
@@ -130,8 +155,10 @@ mod tests {
 
     #[test]
     fn partitions_heal() {
-        let Some(network) = Network::new(5) else { return };
+        let Some(mut network) = Network::new(5) else { return };
         let dir = tempfile::tempdir().unwrap();
+        // One is behind a line that takes its time and loses every twentieth packet.
+        network.degrade(3, 40, 10, 5);
         let nodes: [Node; 5] = network.nodes(dir.path(), |at| match at {
             0 => SERVED.to_owned(),
             // Two of them have a direct link as well.
@@ -143,7 +170,6 @@ mod tests {
             ),
             _ => format!("pattern = 'hub-and-spoke'\nhub = '{}'\n", network.url(0)),
         });
-        network.netem(3, "delay 40ms 10ms loss 5%");
         let trace = trace(160);
         let parts = split(&trace, 4);
         nodes[1].replay(&parts[0]);
@@ -164,11 +190,11 @@ mod tests {
 
     #[test]
     fn the_nearest_edge_is_taken_lost_and_found_again() {
-        let Some(network) = Network::new(5) else { return };
+        let Some(mut network) = Network::new(5) else { return };
         let dir = tempfile::tempdir().unwrap();
-        // The second edge is the far one, so the first is the nearest; with netem the order in the file says otherwise.
-        let far = if network.netem(1, "delay 30ms") { 1 } else { 2 };
-        let near = 3 - far;
+        // The order in the file says otherwise.
+        let (far, near) = (1, 2);
+        network.degrade(far, 30, 0, 0);
         let nodes: [Node; 5] = network.nodes(dir.path(), |at| match at {
             0 => SERVED.to_owned(),
             1 | 2 => format!("pattern = 'hierarchical'\nmaster = '{}'\n{SERVED}", network.url(0)),
@@ -185,6 +211,15 @@ mod tests {
         };
         let id = nodes[3].insert(&json!({ "from": 3 }));
         until("the nearest edge is taken", || is_at(&nodes[3], near) && nodes[4].has(&id));
+        let latency_ms = |to: usize| {
+            let link = nodes[3].link();
+            let choice = link["choice"].as_array().unwrap();
+            let there =
+                choice.iter().find(|one| one["address"].as_str().unwrap().contains(&network.address(to)));
+            there.unwrap()["latency_ms"].as_f64().unwrap_or_default()
+        };
+        until("both are measured", || latency_ms(near) > 0.0 && latency_ms(far) > 0.0);
+        assert!(latency_ms(far) >= 60.0, "there and back: {} ms", latency_ms(far));
         // Its line is cut: nobody says goodbye.
         network.plug(near, "down");
         until("the other one is taken", || is_at(&nodes[3], far));
