@@ -11,7 +11,7 @@
 
 use std::cmp::Ordering;
 
-use crate::access::news::is_same;
+use crate::access::news::{is_same, is_same_state};
 use crate::blazebinary::{FieldNo, OwnedValue};
 use crate::cell::{Cell, Content, Counter, Set, newest_of_writers};
 use crate::limits::MAX_REPLACED;
@@ -124,6 +124,10 @@ impl Judge<'_> {
             };
             return self.refuse(&merged, Refused { reason, deletion: true });
         }
+        if is_outlived_deletion(&merged) {
+            let refused = Refused { reason: DELETION_OUTLIVED.to_owned(), deletion: true };
+            return Judged { refused: Some(refused), ..accepted(merged) };
+        }
         let replaced = merged.came.life.after > merged.before.life.after;
         if replaced || !merged.before.life.is_alive() || !merged.after.life.is_alive() {
             return accepted(merged);
@@ -204,6 +208,8 @@ fn content(value: &Value, held: &Cell) -> Content {
 
 const DELETION_OVERRULED: &str =
     "the record had been changed where it is decided about, which the deletion had not seen";
+const DELETION_OUTLIVED: &str =
+    "an earlier deletion of the record was overruled where it is decided about, which this one had not seen";
 const SEALED: &str =
     "written at the same time as what the other end holds, which is sealed and so can only stand";
 
@@ -236,6 +242,15 @@ fn unseen_deletion(merged: &Merged) -> Option<Stamp> {
     unseen(&|stamp| stamp <= after).then_some(after)
 }
 
+/// The deletion of an earlier incarnation with whose values the record lives on, because an authority has overruled
+/// another deletion meanwhile: it gives way, and would do so without a trace. Where the record was inserted anew, what the
+/// deletion was about is gone.
+fn is_outlived_deletion(merged: &Merged) -> bool {
+    let (before, came) = (&merged.before.life, &merged.came.life);
+    let outlived = before.is_alive() && before.goes_on() && came.after < before.after;
+    outlived && !came.is_alive() && came.dead.is_some()
+}
+
 /// Whether a living record is not the same one any more.
 fn replaces(before: &RecordState, after: &RecordState) -> bool {
     !after.life.is_alive() || after.life.after != before.life.after || after.life.dead != before.life.dead
@@ -260,6 +275,22 @@ pub fn overrule(
         }
         (false, false) => before.clone(),
     }
+}
+
+/// What an authority's `base` becomes where writes were taken back that it does not know: others may hold them, and no
+/// merge would have them go back to what is older. `None` if `base` outranks them by itself.
+#[must_use]
+pub fn outrank(
+    base: &RecordState,
+    taken_back: &RecordState,
+    seq: u64,
+    clock: &mut dyn FnMut() -> Stamp,
+) -> Option<RecordState> {
+    let mut after = base.clone();
+    after.merge(taken_back.clone(), seq);
+    let unknown = base.life.is_alive() && !is_same_state(&after, base);
+    let state = unknown.then(|| overrule(base, &after, seq, clock))?;
+    (!is_same_state(&state, base)).then_some(state)
 }
 
 /// The record in a new incarnation, which replaces the one that was deleted.

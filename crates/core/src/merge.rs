@@ -105,6 +105,13 @@ impl Life {
         self.dead.map(|dead| self.born.map_or(dead.stamp, |born| born.max(dead.stamp)))
     }
 
+    /// Whether the incarnation goes on with the values of the one before, because an authority has overruled a deletion:
+    /// it is born before the deletion that it follows.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.after.zip(self.born).is_some_and(|(after, born)| born < after)
+    }
+
     /// Whether both say the same of the record: what a deletion had seen is no part of that.
     #[must_use]
     pub fn agrees(&self, other: &Self) -> bool {
@@ -172,6 +179,11 @@ pub struct MergeReport {
     pub sender_is_behind: Vec<FieldNo>,
     /// Writes that lost and were concurrent.
     pub displaced: Vec<Displaced>,
+    /// The deletion that this replica knew last and that does not stand: an authority has overruled it, or another one that
+    /// had not seen it either. The record is there again.
+    pub overruled: Option<Stamp>,
+    /// The deletion that this replica knew last and that another one has taken the place of. The record stays deleted.
+    pub outdone: Option<Stamp>,
 }
 
 impl RecordState {
@@ -239,7 +251,19 @@ impl RecordState {
             }
         }
         report.changed |= self.life != life;
+        self.note_deletion(&life, &mut report);
         report
+    }
+
+    /// What became of the deletion that was known before.
+    fn note_deletion(&self, before: &Life, report: &mut MergeReport) {
+        let Some(dead) = before.dead.filter(|_| !before.is_alive()).map(|dead| dead.stamp) else { return };
+        let replaced = self.life.after != before.after;
+        if !self.life.is_alive() {
+            report.outdone = self.life.dead.filter(|now| replaced || now.stamp != dead).map(|_| dead);
+        } else if replaced && self.life.goes_on() {
+            report.overruled = Some(dead);
+        }
     }
 
     fn refuse_old_incarnation(&self, incoming: Self, report: &mut MergeReport) {
@@ -313,10 +337,9 @@ impl RecordState {
 }
 
 /// Writes to an earlier incarnation that the one after the deletion `winner` had not seen. What is later than that
-/// deletion was not; what is earlier, only an incarnation that goes on with the values of the one before can tell: an
-/// authority's, that overruled a deletion. It is born before the deletion that it follows.
+/// deletion was not; what is earlier, only an incarnation that goes on with the values of the one before can tell.
 fn outlived(cells: Vec<(FieldNo, Cell)>, now: &RecordState, winner: Stamp) -> Vec<Displaced> {
-    let goes_on = now.life.born.is_some_and(|born| born < winner);
+    let goes_on = now.life.goes_on();
     let unseen = |field: FieldNo, cell: &Cell| {
         let known = now.cell(field).filter(|now| now.has_seen(cell.stamp) || now.content == cell.content);
         goes_on && known.is_none() && !cell.content.is_absent()

@@ -126,10 +126,15 @@ impl Ledger {
         self.by_subject.get(subject).into_iter().flatten().filter_map(|at| self.ops.get(*at))
     }
 
-    /// Takes note of a replica's conflict log.
+    /// Takes note of a replica's conflict log. What lost there may be a decision: it stands for the write whose number it
+    /// holds.
     pub(crate) fn note_conflicts(&mut self, store: &Store) -> Result<(), StoreError> {
-        let log = store.conflicts()?;
-        self.conflicts.extend(log.into_iter().map(|entry| (entry.id, entry.field, entry.stamp)));
+        for entry in store.conflicts()? {
+            let number = if let Some(Value::Int(number)) = entry.value { Some(number) } else { None };
+            let written = number.and_then(|number| self.op(number)).map(|op| op.stamp);
+            let stamps = [Some(entry.stamp), written].into_iter().flatten();
+            self.conflicts.extend(stamps.map(|stamp| (entry.id, entry.field.clone(), stamp)));
+        }
         Ok(())
     }
 
@@ -165,7 +170,9 @@ impl Ledger {
         let mortal = self.is_mortal(op);
         self.of_subject(op.subject).filter(|other| other.stamp >= op.stamp).any(|other| match &other.kind {
             Kind::Delete(_) => true,
-            Kind::Unset(removed) => *removed == field && (mortal || by.is_none()),
+            Kind::Unset(removed) => {
+                *removed == field && (mortal || by.is_none() || self.in_conflict_log(other, field))
+            }
             Kind::Write(written) => *written == field && self.in_conflict_log(other, field),
             _ => false,
         })

@@ -314,7 +314,6 @@ impl World {
             match known {
                 Some(link) => self.change_to(link, wanted)?,
                 None => {
-                    self.had_authority |= wanted.authority;
                     self.links.push(Link::from(wanted.clone()));
                     self.connect_in(self.links.len() - 1, 200);
                 }
@@ -328,7 +327,6 @@ impl World {
         let (sealed, asked) = (slot.encryption != wanted.encryption, (slot.plan.direction, &slot.request));
         let same = asked == (wanted.plan.direction, &wanted.request) && slot.authority == wanted.authority;
         slot.authority = wanted.authority;
-        self.had_authority |= wanted.authority;
         slot.encryption = wanted.encryption.clone();
         if sealed {
             // Another encryption is another form of everything: such a session starts anew.

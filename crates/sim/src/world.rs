@@ -115,8 +115,6 @@ pub(crate) struct World {
     pub(crate) attributes: Vec<(String, Vec<Value>)>,
     pub(crate) entitled: Entitled,
     pub(crate) decisions: Decisions,
-    /// Some link was to an authority, at some time.
-    pub(crate) had_authority: bool,
     /// Who was removed from the keyring, and the number of the write that came next.
     pub(crate) removed_at: BTreeMap<usize, (i64, MemberId)>,
     pub(crate) noise: Noise,
@@ -147,7 +145,6 @@ impl World {
             attributes,
             entitled: Entitled::default(),
             decisions: Decisions::of(seed),
-            had_authority: false,
             removed_at: BTreeMap::new(),
             rng,
             clock: Arc::new(AtomicU64::new(EPOCH_MS)),

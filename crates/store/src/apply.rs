@@ -249,7 +249,7 @@ impl Applier<'_> {
         let incoming = self.numbers.decode(self.writer, history, body)?;
         let peer_life = incoming.life;
         let (row, before) = self.find(id)?;
-        let unsent = self.unsent_before(row.as_ref(), &before, peer_life);
+        let (life, unsent) = (before.life, self.unsent_before(row.as_ref(), &before, peer_life));
         let (state, mut report) = match court {
             Some(court) => self.judge(id, before, incoming, court)?,
             None => {
@@ -265,6 +265,7 @@ impl Applier<'_> {
             self.applied.conflicts += u64::from(self.store.log_conflict(self.writer, id, &displaced)?);
         }
         let row_seq = row.as_ref().map_or(0, |row| row.seq);
+        self.store.follow_deletion(self.writer, id, (&life, &state.life), &report)?;
         let (state, untold) = self.resend_lost(id, state, (peer_life, row_seq), &mut report);
         if report.changed || untold {
             return self.write(id, row.as_ref(), &state, (&report, untold));
@@ -296,6 +297,7 @@ impl Applier<'_> {
             self.applied.refused += 1;
             self.all_own = false;
             report.sender_is_behind.clear();
+            (report.overruled, report.outdone) = (None, None);
         }
         if judged.decided {
             report.changed = !is_same_state(&judged.state, &before);

@@ -37,6 +37,7 @@ mod multi;
 mod names;
 mod nearest;
 mod opening;
+mod outdone;
 mod page;
 mod pair;
 mod patience;

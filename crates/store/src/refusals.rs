@@ -11,10 +11,10 @@ use blazedb_core::blazebinary::FieldNo;
 use blazedb_core::blazebinary::varint::Reader;
 use blazedb_core::feed::{FeedBatch, PeerNo};
 use blazedb_core::history::HistoryReader;
-use blazedb_core::limits::{BATCH_BYTES, MAX_OWNED_REPLICAS, MAX_REFUSALS};
+use blazedb_core::limits::{BATCH_BYTES, MAX_OWNED_REPLICAS, MAX_REFUSALS, MAX_REFUSED};
 use blazedb_core::view::{Held, Lens, Side, View};
 use blazedb_core::wire::{Refusals, RefusedState, RefusedWrite};
-use blazedb_core::{NodeId, RecordId, ReplicaId};
+use blazedb_core::{NodeId, RecordId, ReplicaId, Stamp};
 use blazedb_sqlite::rusqlite::{Connection, OptionalExtension, Result as SqlResult, Row, params};
 
 use crate::conflicts::{stamp_bytes, stamp_of};
@@ -151,6 +151,45 @@ pub(crate) fn keep(db: &Connection, peer: PeerNo, id: RecordId, refused: &Refuse
             refused.reason,
         ])
         .map(drop)
+}
+
+/// Tells on what an authority refused of what others had written and this replica brought: `lost` is the newest such
+/// write of each replica. Who wrote is told if it is known here, else who brought the record (`origin`).
+///
+/// It is told with what this replica tells by itself, in one list: where that has one for the record already, both become
+/// one, under a new number, so that who is taking the first is told again.
+pub(crate) fn pass_on(
+    db: &Connection,
+    origin: PeerNo,
+    write: &RefusedWrite,
+    lost: &BTreeMap<ReplicaId, (Operation, Stamp)>,
+) -> SqlResult<()> {
+    let mut of_peers: BTreeMap<PeerNo, (Operation, Stamp)> = BTreeMap::new();
+    for (writer, (operation, stamp)) in lost {
+        let known = db
+            .prepare_cached("SELECT no FROM peers WHERE replica=?")?
+            .query_row([writer.as_bytes().as_slice()], |row| row.get(0))
+            .optional()?;
+        let newest = of_peers.entry(known.unwrap_or(origin)).or_insert((*operation, *stamp));
+        if *stamp > newest.1 {
+            *newest = (*operation, *stamp);
+        }
+    }
+    let sql = "INSERT OR REPLACE INTO refusals(peer_no, id, operation, stamp, reason) VALUES(?1,?2,?3,
+               max(?4, coalesce((SELECT stamp FROM refusals WHERE peer_no=?1 AND id=?2), ?4)), ?5)";
+    for (peer, (operation, stamp)) in of_peers.into_iter().filter(|(peer, _)| *peer != 0) {
+        if count(db, peer)? < MAX_REFUSED {
+            let id = write.id.as_bytes().as_slice();
+            db.prepare_cached(sql)?.execute(params![
+                peer,
+                id,
+                operation.byte(),
+                stamp_bytes(stamp),
+                write.reason
+            ])?;
+        }
+    }
+    Ok(())
 }
 
 /// Forgets what a peer has taken.

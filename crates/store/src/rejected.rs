@@ -3,11 +3,15 @@
 //! Invariant: taking refused writes back and keeping them is one transaction, so that no write is ever in neither
 //! place.
 
+use std::collections::BTreeMap;
+
 use blazedb_core::access::Operation;
-use blazedb_core::access::news::is_same_state;
+use blazedb_core::access::news::{is_same, is_same_state};
 use blazedb_core::access::take_back::{TakenBack, take_back};
+use blazedb_core::authority::outrank;
 use blazedb_core::blazebinary::{FieldNo, RecordBuilder, decode_value, encode_value};
 use blazedb_core::cell::{Cell, Content};
+use blazedb_core::feed::PeerNo;
 use blazedb_core::history::encode_body;
 use blazedb_core::merge::{Life, RecordState};
 use blazedb_core::view::RemovalReason;
@@ -19,7 +23,9 @@ use crate::conflicts::stamp_bytes;
 use crate::error::StoreError;
 use crate::incoming::Source;
 use crate::names::NameTable;
+use crate::outdone;
 use crate::query::decode;
+use crate::refusals;
 use crate::row::{Place, StoredRow, writers_of};
 use crate::store::{Store, Writer};
 use crate::views::keep_shadow;
@@ -178,8 +184,22 @@ pub(crate) fn take(
         _ => take_back_shared(&local, authority, write.stamp, &source.untold(&writer.names)),
     };
     if !taken.lost.is_empty() || taken.deletion || taken.vanished {
-        keep(store, writer, write, &taken)?;
+        // Told of once more, it may take with it what was written since.
+        let newest = taken.lost.iter().map(|(_, cell)| cell.stamp).max().max(Some(write.stamp));
+        let refused = (write.id, write.operation, newest.unwrap_or(write.stamp));
+        keep(store, writer, refused, &write.reason, &taken.lost)?;
+        let origin = row.as_ref().map_or(0, |row| row.origin);
+        tell_on(store, writer, source, (origin, write), (&local, &taken))?;
     }
+    if taken.deletion {
+        let outdone =
+            outdone::take(&writer.db, write.id, &local.life).map_err(|error| store.sqlite(error))?;
+        if let Some(deletion) = outdone {
+            keep_overruled(store, writer, write.id, deletion, &write.reason)?;
+        }
+    }
+    let taken =
+        if source.is_authority() { outranked(store, writer, &local, authority, taken) } else { taken };
     if is_same_state(&taken.state, &local) && !taken.ahead {
         return Ok(false);
     }
@@ -210,6 +230,39 @@ fn take_back_shared(
     } else if local.life.is_alive() {
         taken.lost.extend(own);
         taken.lost.sort_unstable_by_key(|(field, _)| *field);
+    }
+    taken
+}
+
+/// Has what children brought and was taken back give way elsewhere as well. What came since the refused writes were sent,
+/// and is older than these, was taken back with them: the authority has not judged it, so no decision of it outranks it.
+/// (What was written here it has.)
+fn outranked(
+    store: &Store,
+    writer: &mut Writer,
+    local: &RecordState,
+    authority: Option<&RecordState>,
+    mut taken: TakenBack,
+) -> TakenBack {
+    let Some(base) = authority else { return taken };
+    let foreign = |stamp: Stamp| stamp.writer != store.replica();
+    let deletion = local.life.dead.is_some_and(|dead| taken.deletion && foreign(dead.stamp));
+    let cells: Vec<_> = taken.lost.iter().filter(|(_, cell)| foreign(cell.stamp)).cloned().collect();
+    if cells.is_empty() && !deletion {
+        return taken;
+    }
+    let gone = RecordState { life: if deletion { local.life } else { base.life }, cells };
+    let Writer { clock, next_seq, .. } = writer;
+    let mut stamp = || Stamp::new(clock.tick(store.now_ms()), store.replica());
+    if let Some(mut state) = outrank(base, &gone, *next_seq, &mut stamp) {
+        let newer =
+            |(field, cell): &(FieldNo, Cell)| base.cell(*field).is_none_or(|known| !is_same(known, cell));
+        let unlisted = |field: &FieldNo| taken.lost.iter().all(|(lost, _)| lost != field);
+        for (field, cell) in taken.state.cells.into_iter().filter(newer).filter(|(field, _)| unlisted(field))
+        {
+            state.put(field, cell);
+        }
+        (taken.state, taken.ahead) = (state, true);
     }
     taken
 }
@@ -253,14 +306,61 @@ fn stays(local: &RecordState, refused: Stamp) -> TakenBack {
     TakenBack { state: local.clone(), lost, ahead, ..TakenBack::default() }
 }
 
-/// Adds to the table, once for each refusal.
-fn keep(store: &Store, writer: &Writer, write: &RefusedWrite, taken: &TakenBack) -> Result<(), StoreError> {
+/// What others had written of what is gone, they are told of in their turn.
+fn tell_on(
+    store: &Store,
+    writer: &Writer,
+    source: &Source,
+    (origin, write): (PeerNo, &RefusedWrite),
+    (local, taken): (&RecordState, &TakenBack),
+) -> Result<(), StoreError> {
+    if write.operation == Operation::Relay {
+        // Those whose writes they are bring them themselves.
+        return Ok(());
+    }
+    let written = if write.operation == Operation::Delete { Operation::Update } else { write.operation };
+    let cells = taken.lost.iter().map(|(_, cell)| (written, cell.stamp));
+    let deletion = local.life.dead.filter(|_| taken.deletion).map(|dead| (Operation::Delete, dead.stamp));
+    let born = local.life.born.filter(|_| taken.vanished).map(|born| (written, born));
+    let mut lost = BTreeMap::new();
+    for (operation, stamp) in cells.chain(deletion).chain(born) {
+        let newest = lost.entry(stamp.writer).or_insert((operation, stamp));
+        if stamp > newest.1 {
+            *newest = (operation, stamp);
+        }
+    }
+    // What was written here is in the list, and who refuses knows of it.
+    lost.remove(&store.replica());
+    lost.remove(&source.replica);
+    let origin = if origin == source.peer_no { 0 } else { origin };
+    refusals::pass_on(&writer.db, origin, write, &lost).map_err(|error| store.sqlite(error))
+}
+
+/// Keeps a deletion of this replica that does not stand, although nothing was refused of it.
+pub(crate) fn keep_overruled(
+    store: &Store,
+    writer: &Writer,
+    id: RecordId,
+    deletion: Stamp,
+    reason: &str,
+) -> Result<(), StoreError> {
+    keep(store, writer, (id, Operation::Delete, deletion), reason, &[])
+}
+
+/// Adds to the table, once for each refused write.
+fn keep(
+    store: &Store,
+    writer: &Writer,
+    (id, operation, stamp): (RecordId, Operation, Stamp),
+    reason: &str,
+    lost: &[(FieldNo, Cell)],
+) -> Result<(), StoreError> {
     let mut body = Vec::new();
-    let state = RecordState { life: Life::default(), cells: taken.lost.clone() };
+    let state = RecordState { life: Life::default(), cells: lost.to_vec() };
     encode_body(&state, |_| true, &mut RecordBuilder::new(), &mut body)
-        .map_err(|error| StoreError::Encode { id: write.id, error })?;
+        .map_err(|error| StoreError::Encode { id, error })?;
     let name = |(field, _): &(FieldNo, Cell)| writer.names.field(*field).map(|name| Value::from(&**name));
-    let absent = taken.lost.iter().filter(|(_, cell)| cell.content == Content::Absent).filter_map(name);
+    let absent = lost.iter().filter(|(_, cell)| cell.content == Content::Absent).filter_map(name);
     let mut unset = Vec::new();
     encode_value(&Value::Array(absent.collect()), &mut unset);
     let sql = "INSERT OR IGNORE INTO rejected(id, operation, stamp, reason, body, unset, at_ms)
@@ -270,10 +370,10 @@ fn keep(store: &Store, writer: &Writer, write: &RefusedWrite, taken: &TakenBack)
         .prepare_cached(sql)
         .and_then(|mut keep| {
             keep.execute(params![
-                write.id.as_bytes().as_slice(),
-                write.operation.byte(),
-                stamp_bytes(write.stamp),
-                write.reason,
+                id.as_bytes().as_slice(),
+                operation.byte(),
+                stamp_bytes(stamp),
+                reason,
                 body,
                 unset,
                 store.now_ms(),

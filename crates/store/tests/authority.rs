@@ -54,13 +54,20 @@ fn pull(child: &Store, parent: &Store) {
 /// The child takes what the parent refused.
 fn take(child: &Store, parent: &Store) {
     let (no, _) = parent.peer(LINK, child.replica()).unwrap();
+    let last = hear(child, parent);
+    let source = Source::new(LINK.into(), child.replica(), no).standing(Standing::Child);
+    parent.apply(&[CheckedBatch::forget_refusals(source, last)]).unwrap();
+}
+
+/// The child takes what the parent refused, and the parent does not hear of that.
+fn hear(child: &Store, parent: &Store) -> u64 {
+    let (no, _) = parent.peer(LINK, child.replica()).unwrap();
     let (parent_no, _) = child.peer(LINK, parent.replica()).unwrap();
     let (refusals, _) = parent.refusals(no, 0, &Arc::new(View::all())).unwrap();
     let last = refusals.last();
     let source = Source::new(LINK.into(), parent.replica(), parent_no).standing(Standing::Authority);
     child.apply(&[child.check_refusals(source, refusals).unwrap()]).unwrap();
-    let source = Source::new(LINK.into(), child.replica(), no).standing(Standing::Child);
-    parent.apply(&[CheckedBatch::forget_refusals(source, last)]).unwrap();
+    last
 }
 
 fn sync(child: &Store, parent: &Store) {
@@ -248,10 +255,14 @@ fn what_rules_refuse_of_a_relay_is_overruled_where_it_has_gone() {
         assert_eq!(export(store).len(), 1, "{:?}", export(store));
         assert_eq!(store.get_field(id(1), "n").unwrap(), Some(0.into()));
     }
-    let lost: Vec<_> = device.conflicts().unwrap().into_iter().map(|conflict| conflict.value).collect();
-    assert!(lost.contains(&Some(8.into())) && lost.contains(&Some(9.into())), "{lost:?}");
-    let refused: Vec<Operation> = edge.rejected().unwrap().iter().map(|write| write.operation).collect();
-    assert_eq!(refused, [Operation::Insert, Operation::Update, Operation::Delete]);
+    let operations = [Operation::Insert, Operation::Update, Operation::Delete];
+    for store in [&edge, &device] {
+        let refused = store.rejected().unwrap();
+        assert_eq!(refused.iter().map(|write| write.operation).collect::<Vec<_>>(), operations);
+        let lost: Vec<_> = refused.iter().map(|write| write.record.get("n").cloned()).collect();
+        assert_eq!(lost, [Some(9.into()), Some(8.into()), None]);
+        assert!(refused.iter().all(|write| write.reason.contains("access rule")), "{refused:?}");
+    }
     assert_eq!(up(&edge), 0, "what was overruled does not come again");
 }
 
@@ -265,4 +276,127 @@ fn who_decides_about_a_replica_is_not_decided_about_by_it() {
     drop(decider);
     assert!(!parent.is_decided_by(one.replica()));
     assert_eq!(ring().unwrap().changed, 1);
+}
+
+/// A master that refuses whatever it may, an edge below it, and devices below that, all of which hold one record; and a
+/// child of the master that edits.
+fn tree<const N: usize>() -> (Temp, Temp, Temp, [Temp; N]) {
+    let (master, [edge, other]) = star();
+    master.set_resolver(Some(Arc::new(|_| Resolution::Refuse("not yours".into()))));
+    let devices = std::array::from_fn(|_| Temp::new());
+    devices.iter().for_each(|device: &Temp| sync(device, &edge));
+    (master, edge, other, devices)
+}
+
+fn rejected(store: &Store) -> Vec<(Operation, String)> {
+    store.rejected().unwrap().into_iter().map(|write| (write.operation, write.reason)).collect()
+}
+
+#[test]
+fn what_a_master_refuses_of_an_edge_is_told_to_who_wrote_it() {
+    let (master, edge, other, [one, two]) = tree();
+    update(&other, 1, &set("title", "other"));
+    sync(&other, &master);
+    update(&one, 1, &set("title", "one"));
+    update(&two, 1, &set("n", 2));
+    [&one, &two].into_iter().for_each(|device| sync(device, &edge));
+    sync(&edge, &master);
+    [&one, &two].into_iter().for_each(|device| sync(device, &edge));
+    for (device, field, value) in [(&one, "title", Value::from("one")), (&two, "n", 2.into())] {
+        let write = device.rejected().unwrap().pop().unwrap();
+        assert_eq!((write.operation, write.reason.as_str()), (Operation::Update, "not yours"));
+        assert_eq!(write.record.get(field), Some(&value));
+        assert_eq!(title(device), Some("other".into()));
+        assert_eq!(device.get_field(id(1), "n").unwrap(), Some(0.into()));
+        assert_eq!(device.rejected_count().unwrap(), 1);
+    }
+    // Nobody has anything to say any more.
+    let heads = [&master, &edge].map(|store| store.head());
+    [(&one, &edge), (&two, &edge), (&edge, &master)]
+        .into_iter()
+        .for_each(|(child, parent)| sync(child, parent));
+    assert_eq!([&master, &edge].map(|store| store.head()), heads);
+}
+
+#[test]
+fn a_deletion_that_a_master_refuses_of_an_edge_is_told_to_who_made_it_and_can_be_made_again() {
+    let (master, edge, other, [device, _]) = tree::<2>();
+    update(&other, 1, &set("title", "other"));
+    sync(&other, &master);
+    delete(&device, 1);
+    sync(&device, &edge);
+    sync(&edge, &master);
+    sync(&device, &edge);
+    for store in [&edge, &device] {
+        assert_eq!(rejected(store), [(Operation::Delete, "not yours".to_owned())]);
+        assert_eq!(title(store), Some("other".into()));
+    }
+    device.retry_rejected(id(1)).unwrap();
+    [(&device, &edge), (&edge, &master)].into_iter().for_each(|(child, parent)| sync(child, parent));
+    assert!([&master, &edge, &device].iter().all(|store| export(store).is_empty()));
+}
+
+#[test]
+fn of_two_who_deleted_a_record_both_hear_that_it_is_there_again() {
+    let (master, edge, other, [one, two]) = tree();
+    update(&other, 1, &set("title", "other"));
+    sync(&other, &master);
+    delete(&one, 1);
+    two.clock.advance(1_000);
+    delete(&two, 1);
+    [&one, &two, &one].into_iter().for_each(|device| sync(device, &edge));
+    sync(&edge, &master);
+    for device in [&one, &two] {
+        sync(device, &edge);
+        assert_eq!(title(device), Some("other".into()));
+        let rejected = rejected(device);
+        assert_eq!(rejected.len(), 1, "{rejected:?}");
+        assert_eq!(rejected[0].0, Operation::Delete);
+    }
+    // Another one, which had not heard of all that, is refused as well.
+    let (master, [one, two, three]) = star();
+    update(&one, 1, &set("title", "edited"));
+    [&two, &three].into_iter().for_each(|child| delete(child, 1));
+    [&one, &two, &three].into_iter().for_each(|child| sync(child, &master));
+    for child in [&two, &three] {
+        assert_eq!(rejected(child).len(), 1);
+        assert_eq!(title(child), Some("edited".into()));
+    }
+}
+
+#[test]
+fn who_hears_of_the_decision_before_the_refusal_finds_the_deletion_all_the_same() {
+    let (master, [one, two]) = star();
+    update(&one, 1, &set("title", "edited"));
+    sync(&one, &master);
+    // A peer brings the deletion to the parent, and the parent's decision back.
+    delete(&two, 1);
+    one.apply(&[batch(&two, &one, false, Standing::Peer, None)]).unwrap();
+    sync(&one, &master);
+    two.apply(&[batch(&one, &two, false, Standing::Peer, None)]).unwrap();
+    assert_eq!(title(&two), Some("edited".into()));
+    assert_eq!(rejected(&two).len(), 1);
+    sync(&two, &master);
+    assert_eq!(rejected(&two).len(), 1, "once");
+}
+
+#[test]
+fn what_a_refusal_takes_with_it_when_it_is_told_again_is_kept_as_well() {
+    let (parent, [one, two, three]) = star();
+    parent.set_resolver(Some(Arc::new(|_| Resolution::Refuse("not yours".into()))));
+    update(&one, 1, &set("title", "one"));
+    sync(&one, &parent);
+    update(&two, 1, &set("title", "two"));
+    push(&two, &parent);
+    hear(&two, &parent);
+    update(&two, 1, &set("title", "newer"));
+    // Later by the clock, the parent writes all of it again.
+    parent.clock.advance(60_000);
+    delete(&three, 1);
+    push(&three, &parent);
+    take(&two, &parent);
+    let titles: Vec<_> =
+        two.rejected().unwrap().iter().map(|write| write.record.get("title").cloned()).collect();
+    assert_eq!(titles, [Some("two".into()), Some("newer".into())]);
+    assert_eq!(title(&two), Some("one".into()));
 }

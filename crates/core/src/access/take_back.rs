@@ -5,7 +5,7 @@
 //! on top, as long as there is a record for it to be on.
 
 use crate::blazebinary::FieldNo;
-use crate::cell::Cell;
+use crate::cell::{Cell, Joined};
 use crate::merge::{Life, RecordState};
 use crate::stamp::Stamp;
 
@@ -65,7 +65,10 @@ fn keep_newer(local: &RecordState, base: &RecordState, refused: Stamp, taken: &m
         }
         let mut kept = cell.clone();
         if let Some(known) = taken.state.cell(*field) {
-            kept.join(known);
+            // The authority has decided meanwhile, later by the clock: no merge would put the write on top of that.
+            if kept.join(known) == Joined::Adopted && kept.content != cell.content {
+                taken.lost.push((*field, cell.clone()));
+            }
         }
         taken.state.put(*field, kept);
     }
@@ -132,6 +135,19 @@ mod tests {
         assert_eq!(taken.state.cell(0), hub.cell(0));
         assert_eq!(taken.state.cell(1), local.cell(1));
         assert!(taken.ahead && taken.lost.len() == 1);
+    }
+
+    #[test]
+    fn a_newer_edit_that_what_was_decided_outranks_is_not_lost_silently() {
+        let first = cell(1, OTHER, None);
+        let refused = cell(5, ME, Some(&first));
+        let newer = cell(7, ME, Some(&refused));
+        // The authority has written again what it held, later than both.
+        let decision = Cell { stamp: stamp(100, OTHER), ..first };
+        let hub = record(1, OTHER, vec![(0, decision.clone())]);
+        let taken = take_back(&record(1, OTHER, vec![(0, newer.clone())]), Some(&hub), stamp(5, ME));
+        assert_eq!(taken.state.cell(0), Some(&decision));
+        assert_eq!(taken.lost, [(0, newer)]);
     }
 
     #[test]

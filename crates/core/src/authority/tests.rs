@@ -6,7 +6,6 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::access::news::is_same_state;
 use crate::access::take_back::take_back;
 use crate::{Hlc, ReplicaId};
 
@@ -81,10 +80,14 @@ struct Star {
     seen_off: BTreeSet<i64>,
     /// What the parent's log tells of.
     lost: BTreeSet<(FieldNo, Stamp)>,
-    /// Something was deleted,
-    deleted: bool,
-    /// and inserted over its deletion.
+    /// Every deletion, in order,
+    deleted: Vec<Stamp>,
+    /// and whether the record was inserted over one.
     inserted: bool,
+    /// By replica: a deletion of its own that another one has taken the place of.
+    outdone: Vec<Option<Stamp>>,
+    /// Deletions that their replicas know not to stand.
+    undone: BTreeSet<Stamp>,
     /// By replica: what its logs tell of, conflicts and rejected writes.
     told: Vec<BTreeSet<i64>>,
 }
@@ -106,8 +109,10 @@ impl Star {
             written: BTreeMap::new(),
             seen_off: BTreeSet::new(),
             lost: BTreeSet::new(),
-            deleted: false,
+            deleted: Vec::new(),
             inserted: false,
+            outdone: std::vec![None; CHILDREN + 1],
+            undone: BTreeSet::new(),
             told: std::vec![BTreeSet::new(); CHILDREN + 1],
         }
     }
@@ -186,7 +191,7 @@ impl Star {
         let old = self.states[at].clone();
         old.cells.iter().for_each(|(_, cell)| self.see_off(Some(cell)));
         let dead = Some(Tombstone::new(stamp, &old));
-        self.deleted = true;
+        self.deleted.push(stamp);
         self.states[at] = RecordState { life: Life { dead, ..old.life }, cells: Vec::new() };
     }
 
@@ -203,7 +208,19 @@ impl Star {
         self.observe(at, &came);
         let report = self.states[at].merge(came.clone(), self.seq);
         self.tell(at, &report.displaced);
+        self.follow_deletion(at, &report);
         assert!(!self.states[at].merge(came, self.seq).changed);
+    }
+
+    /// As the store does.
+    fn follow_deletion(&mut self, at: usize, report: &MergeReport) {
+        let own = |deletion: &Stamp| deletion.writer == id(at);
+        if let Some(deletion) = report.outdone.filter(own) {
+            self.outdone[at] = Some(deletion);
+        }
+        if let Some(deletion) = report.overruled {
+            self.undone.extend(Some(deletion).filter(own).or(self.outdone[at].take()));
+        }
     }
 
     fn ruling(&mut self, matter: Matter<'_>) -> Ruling {
@@ -242,6 +259,7 @@ impl Star {
         let before = self.states[PARENT].clone();
         let mut after = before.clone();
         let report = after.merge(came.clone(), self.seq);
+        self.follow_deletion(PARENT, &report);
         let merged = Merged { before, came: came.clone(), after: after.clone(), report };
         let mut clock = self.clocks[PARENT];
         let mut tick = || {
@@ -268,6 +286,10 @@ impl Star {
             let refused = came.newest().unwrap();
             let taken = take_back(&self.states[at], Some(&self.states[PARENT]), refused);
             self.told[at].extend(taken.lost.iter().filter_map(|(_, cell)| number(&cell.content)));
+            if taken.deletion {
+                self.undone.extend(self.states[at].life.dead.map(|dead| dead.stamp));
+                self.undone.extend(self.outdone[at].take());
+            }
             let state = taken.state.clone();
             self.observe(at, &state);
             self.states[at] = state;
@@ -316,12 +338,16 @@ proptest! {
                 shown.contains(value) || star.seen_off.contains(value) || star.told[*at].contains(value);
             // What a decision gives up that an earlier one had taken is in the parent's log only; what whoever deleted the
             // record had seen lose, in its own.
-            let elsewhere = star.deleted || matches!(rule, Rule::Came | Rule::Mixed);
+            let elsewhere = !star.deleted.is_empty() || matches!(rule, Rule::Came | Rule::Mixed);
             known |= elsewhere && star.told.iter().any(|told| told.contains(value));
             // What a deletion had seen can't be told any more once the record is inserted again (docs/spec/authority.md).
             known |= star.inserted;
             prop_assert!(known, "{value}, written by {at}, is nowhere: {:?}", star.told);
         }
+        // Whoever deleted a record that is there knows that the deletion does not stand.
+        let silent = star.deleted.iter().find(|deletion| !star.undone.contains(deletion));
+        let stands = !parent.life.is_alive() || star.inserted;
+        prop_assert!(stands || silent.is_none(), "{silent:?} was undone without a word");
     }
 }
 
@@ -388,4 +414,49 @@ fn a_deletion_that_missed_a_write_is_overruled_and_the_record_lives_on_everywher
     let report = late.merge(judged.state.clone(), 9);
     assert_eq!(report.displaced.len(), 1);
     assert_eq!(before.cell(0).unwrap().content, late.cell(0).unwrap().content);
+}
+
+#[test]
+fn a_deletion_of_a_record_whose_earlier_deletion_was_overruled_is_refused_in_words() {
+    let old = write(2, PARENT, None);
+    let seen = record(vec![(0, old.clone())]);
+    let deleted = |time, writer| {
+        let dead = Some(Tombstone::new(Stamp::new(Hlc(time), id(writer)), &seen));
+        RecordState { life: Life { dead, ..seen.life }, cells: Vec::new() }
+    };
+    let first = judged(&record(vec![(0, write(5, 1, Some(&old)))]), &deleted(9, 2));
+    let second = judged(&first.state, &deleted(10, 3));
+    let refused = second.refused.unwrap();
+    assert!(refused.deletion && !refused.reason.is_empty());
+    assert!(!second.decided && is_same_state(&second.state, &first.state), "it has been decided");
+    // Where the record was inserted anew, both have what they wanted.
+    let after = Some(Stamp::new(Hlc(9), id(2)));
+    let life = Life { after, born: Some(Stamp::new(Hlc(11), id(2))), dead: None };
+    let anew = RecordState { life, cells: vec![(0, write(11, 2, None))] };
+    assert_eq!(judged(&anew, &deleted(10, 3)).refused, None);
+}
+
+#[test]
+fn what_was_taken_back_unjudged_is_outranked_wherever_it_has_gone() {
+    let old = write(2, PARENT, None);
+    let base = record(vec![(0, old.clone()), (1, old.clone())]);
+    let clock = || {
+        let mut time = 99;
+        move || {
+            time += 1;
+            Stamp::new(Hlc(time), id(2))
+        }
+    };
+    let edited = record(vec![(0, write(5, 1, Some(&old)))]);
+    let dead = Some(Tombstone::new(Stamp::new(Hlc(9), id(1)), &base));
+    let deleted = RecordState { life: Life { dead, ..base.life }, cells: Vec::new() };
+    for taken_back in [edited, deleted] {
+        let state = outrank(&base, &taken_back, 7, &mut clock()).unwrap();
+        let mut elsewhere = base.clone();
+        elsewhere.merge(taken_back.clone(), 8);
+        elsewhere.merge(state.clone(), 9);
+        assert!(is_same_state(&elsewhere, &state));
+        assert_eq!(elsewhere.cell(0).unwrap().content, old.content);
+        assert_eq!(outrank(&state, &taken_back, 7, &mut clock()), None, "it does already");
+    }
 }

@@ -523,3 +523,31 @@ fn a_new_incarnation_comes_without_what_lies_below_its_floor() {
     assert!(state.cells.is_empty());
     assert!(!state.merge(incoming, 2).changed);
 }
+
+#[test]
+fn a_merge_says_what_became_of_a_deletion() {
+    let record = RecordState {
+        life: Life { born: Some(stamp(1, 0)), ..Life::default() },
+        cells: vec![(0, cell(stamp(1, 0), 1))],
+    };
+    let deleted = |time, writer| {
+        let dead = Some(Tombstone::new(stamp(time, writer), &record));
+        RecordState { life: Life { dead, ..record.life }, cells: Vec::new() }
+    };
+    let (mine, theirs) = (deleted(5, 1), deleted(6, 2));
+    let (mut here, mut there) = (mine.clone(), theirs.clone());
+    assert_eq!(here.merge(theirs.clone(), 0).outdone, Some(stamp(5, 1)));
+    let report = there.merge(mine.clone(), 0);
+    assert_eq!((report.outdone, report.overruled), (None, None), "it stands itself");
+    assert_eq!(here.merge(theirs, 0).outdone, None, "once");
+    // An authority goes on with the record as it was.
+    let life = Life { after: Some(stamp(9, 3)), born: Some(stamp(8, 3)), dead: None };
+    let again = RecordState { life, cells: vec![(0, cell(stamp(8, 3), 1))] };
+    let report = here.merge(again.clone(), 0);
+    assert_eq!((report.outdone, report.overruled), (None, Some(stamp(6, 2))));
+    assert_eq!(here.merge(again, 0).overruled, None, "once");
+    // Who inserts the record anew undoes nothing.
+    let life = Life { after: Some(stamp(5, 1)), born: Some(stamp(7, 2)), dead: None };
+    let anew = RecordState { life, cells: vec![(0, cell(stamp(7, 2), 1))] };
+    assert_eq!(mine.clone().merge(anew, 0).overruled, None);
+}

@@ -49,12 +49,9 @@ fn is_removal_of(later: &Op, op: &Op) -> bool {
     same && later.node == op.node && later.stamp > op.stamp
 }
 
-/// Whether the writer keeps it, or a later one of the same field, as refused. What an edge brought and its master refused, the
-/// edge keeps.
+/// Whether its writer keeps it as refused, or who wrote over it keeps what took its place.
 fn is_rejected(world: &World, op: &Op) -> Result<bool, Failure> {
-    let relays = world.config.authority || world.had_authority;
-    let brings = |node: usize| node == op.node || (relays && node > 0);
-    for node in (0..world.nodes.len()).filter(|node| brings(*node)) {
+    for node in 0..world.nodes.len() {
         if is_rejected_at(world, node, op)? {
             return Ok(true);
         }
@@ -65,13 +62,27 @@ fn is_rejected(world: &World, op: &Op) -> Result<bool, Failure> {
 fn is_rejected_at(world: &World, node: usize, op: &Op) -> Result<bool, Failure> {
     let Some(id) = world.ledger.id_of(op.subject) else { return Ok(false) };
     let Some(store) = world.nodes.get(node).and_then(|node| node.store.as_ref()) else { return Ok(false) };
-    let later = |record: &Record, field: &str| {
+    let accounts = |record: &Record, field: &str| {
         let number = shown(Some(record), field);
-        number.and_then(|number| world.ledger.op(number)).is_some_and(|by| by.stamp >= op.stamp)
+        let by = number.and_then(|number| world.ledger.op(number));
+        by.is_some_and(|by| by.stamp >= op.stamp && (by.node == node || node == op.node))
     };
     Ok(store.rejected()?.iter().filter(|rejected| rejected.record.id == id).any(|rejected| match &op.kind {
-        Kind::Write(field) => later(&rejected.record, field),
-        Kind::Delete(_) => rejected.operation == Operation::Delete,
+        Kind::Write(field) => {
+            accounts(&rejected.record, field)
+                || rejected.unset.iter().any(|unset| unset == field) && removed_at(world, node, op, field)
+        }
+        Kind::Delete(_) => node == op.node && rejected.operation == Operation::Delete,
         _ => false,
     }))
+}
+
+/// Whether an application of this node has removed what was written.
+fn removed_at(world: &World, node: usize, op: &Op, field: &str) -> bool {
+    let removed = |other: &Op| {
+        other.node == node
+            && matches!(other.kind, Kind::Unset(removed) if removed == field)
+            && other.stamp > op.stamp
+    };
+    world.ledger.of_subject(op.subject).any(removed)
 }

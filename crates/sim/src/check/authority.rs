@@ -89,7 +89,9 @@ pub(crate) fn check(world: &mut World) -> Result<(), Failure> {
         }
     }
     for disputed in &made.kept {
-        for op in written(world, disputed).filter(|op| matches!(op.kind, Kind::Write(_))) {
+        // It may have been refused in the end, with what came with it, and written over before its writer heard of that.
+        let asked = |op: &&Op| matches!(op.kind, Kind::Write(_)) && !is_written_over(world, op);
+        for op in written(world, disputed).filter(asked) {
             let field = disputed.1.as_deref().unwrap_or_default();
             if !world.ledger.in_conflict_log(op, field) && !is_kept(world, op, disputed)? {
                 let lines = super::lines(world.ledger.of_subject(op.subject));
