@@ -24,6 +24,7 @@ fn client() -> Session {
         direction: BOTH,
         compression: true,
         checkpoint: None,
+        fence: 0,
         request: ViewRequest::default(),
         view: Arc::new(View::all()),
         authority: false,
@@ -67,6 +68,7 @@ fn answer(output: &Output) -> Option<Input> {
         refusals: false,
     };
     Some(match output {
+        Output::FeedEnd => Input::FeedEnd(5),
         Output::Admit(_) => Input::Admitted(Ok(admission())),
         Output::Peer(_) => Input::Peer(peer()),
         Output::Token(_) => Input::TokenAccepted,

@@ -144,7 +144,6 @@ fn golden() -> Vec<(&'static str, Message)> {
     let first = Hello {
         empty: true,
         checkpoint: None,
-        fence: 0,
         request: ViewRequest::default(),
         direction: Direction { push: false, pull: true },
         ..hello.clone()
