@@ -109,6 +109,11 @@ pub const RECONCILE_FRAME_BYTES: u64 = 1 << 20;
 pub const PING_AFTER_MS: u64 = 8_000;
 /// A session whose peer has been silent for this long is closed, in milliseconds: two pings were not answered.
 pub const PEER_SILENT_MS: u64 = 24_000;
+/// A session whose peer has a wrong clock still sends what is here, until nothing was acknowledged for this long, in
+/// milliseconds.
+pub const PARTING_QUIET_MS: u64 = 5_000;
+/// How long it does so in all, in milliseconds.
+pub const PARTING_LONGEST_MS: u64 = 60_000;
 /// How long a peer has for the handshake and its hello, in milliseconds.
 pub const HANDSHAKE_MS: u64 = 10_000;
 /// How long a rehearsal of a session may wait for its connection, in milliseconds.

@@ -108,6 +108,11 @@ impl Source {
         self.reader.as_ref()
     }
 
+    /// Whether what changes there, and what is not to be here any more, is told of in this session.
+    pub(crate) fn is_kept_informed(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.is_asked())
+    }
+
     /// Whether what it brings is to be judged here.
     #[must_use]
     pub fn is_child(&self) -> bool {

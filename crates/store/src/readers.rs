@@ -48,6 +48,10 @@ impl Reading {
         self.acked.fetch_max(upto, Ordering::AcqRel);
     }
 
+    pub(crate) const fn is_asked(&self) -> bool {
+        self.asked
+    }
+
     /// What was written here up to this was known elsewhere when the session began.
     pub(crate) fn elsewhere(&self) -> Seq {
         self.elsewhere.load(Ordering::Acquire)

@@ -24,6 +24,7 @@ use crate::error::StoreError;
 use crate::incoming::Source;
 use crate::names::NameTable;
 use crate::outdone;
+use crate::peers::forget_checkpoint;
 use crate::query::decode;
 use crate::refusals;
 use crate::row::{Place, StoredRow, writers_of};
@@ -209,6 +210,11 @@ pub(crate) fn take(
             let (peer, removals) = (source.peer_no, source.removals);
             store.take_away(writer, &row, peer, RemovalReason::AccessRevoked, removals)?;
             store.stays(writer, &source.link, write.id)?;
+            if !source.is_kept_informed() {
+                // The authority still counts it among what it has shown here, and would not show it again once it might: what
+                // both hold is compared when it shows something again.
+                forget_checkpoint(&writer.db, source).map_err(|error| store.sqlite(error))?;
+            }
         }
         row => put(store, writer, source, (write.id, row), taken)?,
     }

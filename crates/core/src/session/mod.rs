@@ -15,6 +15,7 @@ mod coded;
 mod epochs;
 mod io;
 mod opening;
+mod parting;
 mod puller;
 mod pusher;
 mod reconcile;
@@ -37,6 +38,7 @@ use crate::feed::PeerNo;
 use crate::limits::{HANDSHAKE_MS, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, PEER_SILENT_MS, PING_AFTER_MS};
 use crate::wire::{CloseCode, Message};
 use opening::{ClientOpening, ServerOpening};
+use parting::Parting;
 use pusher::Pusher;
 use ring::Ring;
 use running::Running;
@@ -56,6 +58,7 @@ enum State {
 pub struct Session {
     state: State,
     ring: Ring,
+    parting: Option<Parting>,
     outputs: VecDeque<Output>,
     started_ms: u64,
     heard_ms: u64,
@@ -119,8 +122,17 @@ impl Session {
             _ => ring::Side::Server,
         };
         let ring = Ring::new(side);
-        let mut session =
-            Self { state, ring, outputs, started_ms, heard_ms, pinged_ms, wake_ms: 0, over: false };
+        let mut session = Self {
+            state,
+            ring,
+            parting: None,
+            outputs,
+            started_ms,
+            heard_ms,
+            pinged_ms,
+            wake_ms: 0,
+            over: false,
+        };
         session.set_wake(now_ms);
         session
     }
@@ -135,7 +147,7 @@ impl Session {
             Input::Tick => self.on_tick(now_ms, false),
             Input::Arriving => self.on_tick(now_ms, true),
             Input::Shutdown => Err(self.leave("the node is stopping")),
-            Input::ApplyFailed(code, text) => Err(Abort(code, text)),
+            Input::ApplyFailed(code, text) => self.on_apply_failed(now_ms, code, text),
             Input::Keyring(keyring) => {
                 self.open_ring().and_then(|()| self.ring.set(keyring, &mut self.outputs))
             }
@@ -143,7 +155,7 @@ impl Session {
             Input::UserChanged => Err(self.leave("the user's rights have changed: connect again")),
             other => self.on_answer(now_ms, other),
         };
-        if let Err(Abort(code, text)) = result {
+        if let Err(Abort(code, text)) = result.and_then(|()| self.part_if_done(now_ms)) {
             // What is wrong with this side's files is not the peer's business.
             let told = if code == CloseCode::Internal { INTERNAL.to_owned() } else { text.clone() };
             self.send(&Message::Close(code, told));
@@ -206,6 +218,7 @@ impl Session {
         match message {
             Message::Ping => self.send(&Message::Pong),
             Message::Pong => {}
+            Message::Changes(_) | Message::Bonds(_) if self.parting.is_some() => {}
             Message::Keyring(keyring) if self.may_hear_keyring() => {
                 self.ring.on_message(keyring, &mut self.outputs)?;
             }
@@ -364,7 +377,7 @@ impl Session {
         if let State::Running(running) = &self.state {
             let ping = self.heard_ms.max(self.pinged_ms).saturating_add(PING_AFTER_MS);
             let pusher = running.pusher.as_ref().and_then(Pusher::wake_at).unwrap_or(u64::MAX);
-            wake = wake.min(ping).min(pusher);
+            wake = wake.min(ping).min(pusher).min(self.parts_ms());
         }
         let wake = wake.max(now_ms.saturating_add(1));
         if wake != self.wake_ms {

@@ -132,6 +132,11 @@ impl Pusher {
         self.acked
     }
 
+    /// So many messages are acknowledged.
+    pub(super) const fn messages_acked(&self) -> u64 {
+        self.messages_acked
+    }
+
     pub(super) fn view(&self) -> &View {
         &self.lens.view
     }
@@ -340,17 +345,21 @@ impl Pusher {
         status.head = self.head;
         status.changes_sent = self.changes_sent;
         status.in_flight_bytes = self.in_flight_bytes;
+        status.pushed_all = self.is_done();
+    }
+
+    /// Whether the peer has acknowledged everything that is for it.
+    pub(super) fn is_done(&self) -> bool {
         if self.gate == Gate::Off {
-            status.pushed_all = self.in_flight.is_empty();
-            return;
+            return self.in_flight.is_empty();
         }
-        status.pushed_all = self.started
+        self.started
             && self.gate == Gate::Open
             && self.snapshot.is_none()
             && !self.is_replacing()
             && self.in_flight.is_empty()
             && self.sent >= self.head
-            && !self.reading;
+            && !self.reading
     }
 
     fn read_on(&mut self, outputs: &mut Outputs) {

@@ -4,6 +4,7 @@ mod authority;
 mod epochs;
 mod hostile;
 mod model;
+mod parting;
 mod probes;
 mod refusals;
 mod tokens;

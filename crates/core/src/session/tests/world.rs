@@ -11,7 +11,7 @@ use crate::feed::FeedBatch;
 use crate::limits::{MAX_MESSAGE_BYTES, SEND_WINDOW_BYTES};
 use crate::session::*;
 use crate::view::View;
-use crate::wire::{Changes, Direction, Message};
+use crate::wire::{Changes, CloseCode, Direction, Message};
 
 pub(super) const BOTH: Direction = Direction { push: true, pull: true };
 pub(super) const PUSH: Direction = Direction { push: true, pull: false };
@@ -36,6 +36,10 @@ pub(super) struct End {
     acked: u64,
     /// Answer no store requests.
     pub(super) stuck: bool,
+    /// Take no changes in: the clock of who wrote them is ahead.
+    pub(super) refuses_clock: bool,
+    /// So often it did not.
+    pub(super) refused_batches: usize,
 }
 
 impl End {
@@ -54,6 +58,8 @@ impl End {
             unacknowledged: VecDeque::new(),
             acked: 0,
             stuck: false,
+            refuses_clock: false,
+            refused_batches: 0,
         }
     }
 
@@ -206,6 +212,10 @@ impl World {
             Output::ReadUnshown(..) => Input::Unshown(Arc::new(FeedBatch::default())),
             Output::ViewSettled(_) => return,
             Output::BuildReconcileSet(_) => Input::ReconcileSet(Box::new(store.reconcile_set())),
+            Output::Apply(_) if end.refuses_clock => {
+                end.refused_batches += 1;
+                Input::ApplyFailed(CloseCode::ClockDrift, "an hour ahead".to_owned())
+            }
             Output::Apply(incoming) => {
                 let peer = end.peer.unwrap();
                 let refused = store.refused.len();
