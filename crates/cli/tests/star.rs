@@ -181,10 +181,15 @@ mod tests {
             let lost = lines(place, "conflicts");
             assert!(lost.iter().any(|line| line["value"] == value), "{lost:?}");
         }
-        // The edge was refused what it brought, and the device that wrote it finds it in its log.
-        let paid = |place: &Place| lines(place, "conflicts").iter().any(|line| line["value"] == "paid");
-        assert!(paid(&two), "{:?}", lines(&two, "conflicts"));
-        assert!(!lines(&left.place, "rejected").is_empty());
+        // The edge was refused what it brought, and the device that wrote it is told so, with the reason.
+        for place in [&left.place, &two] {
+            let refused = lines(place, "rejected");
+            let [write] = &refused[..] else { panic!("{}: {refused:?}", place.0.display()) };
+            let reason = write["reason"].as_str().unwrap();
+            assert!(write["op"] == "update" && reason.contains("`update`"), "{write}");
+            assert!(write.to_string().contains("paid"), "{write}");
+        }
+        assert!(lines(&one, "rejected").is_empty() && lines(&three, "rejected").is_empty());
     }
 
     #[test]

@@ -9,15 +9,15 @@ use blazedb_core::access::Operation;
 use blazedb_core::access::news::{is_same, is_same_state};
 use blazedb_core::access::take_back::{TakenBack, take_back};
 use blazedb_core::authority::outrank;
-use blazedb_core::blazebinary::{FieldNo, RecordBuilder, decode_value, encode_value};
+use blazedb_core::blazebinary::{FieldNo, RecordBuilder, RecordView, decode_value, encode_value};
 use blazedb_core::cell::{Cell, Content};
 use blazedb_core::feed::PeerNo;
 use blazedb_core::history::encode_body;
-use blazedb_core::merge::{Life, RecordState};
+use blazedb_core::merge::RecordState;
 use blazedb_core::view::RemovalReason;
 use blazedb_core::wire::RefusedWrite;
 use blazedb_core::{FieldEdit, Record, RecordId, Stamp, Value};
-use blazedb_sqlite::rusqlite::{Row, params};
+use blazedb_sqlite::rusqlite::{self, OptionalExtension, Row, params};
 
 use crate::conflicts::stamp_bytes;
 use crate::error::StoreError;
@@ -137,7 +137,7 @@ struct Stored {
 }
 
 impl Stored {
-    fn read(row: &Row<'_>) -> blazedb_sqlite::rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: RecordId::from_bytes(row.get(0)?),
             operation: row.get(1)?,
@@ -353,7 +353,8 @@ pub(crate) fn keep_overruled(
     keep(store, writer, (id, Operation::Delete, deletion), reason, &[])
 }
 
-/// Adds to the table, once for each refused write.
+/// Adds to the table, once for each refused write. One that is told of again, under a view that shows more fields, may
+/// take more with it.
 fn keep(
     store: &Store,
     writer: &Writer,
@@ -361,30 +362,41 @@ fn keep(
     reason: &str,
     lost: &[(FieldNo, Cell)],
 ) -> Result<(), StoreError> {
+    let sqlite = |error| store.sqlite(error);
+    let known = kept(writer, id, stamp).map_err(sqlite)?;
+    if known.is_some() && lost.is_empty() {
+        return Ok(());
+    }
+    let (mut state, mut unset) = (RecordState::default(), Vec::new());
+    if let Some((body, names)) = &known {
+        for (field, value) in &RecordView::parse(body)? {
+            state.put(field, Cell::write(stamp, None, Content::Register(value.into()), 0));
+        }
+        if let Value::Array(names) = decode_value(names)? {
+            unset = names;
+        }
+    }
+    for (field, cell) in lost {
+        state.put(*field, cell.clone());
+        let name = writer.names.field(*field).filter(|_| cell.content == Content::Absent);
+        let name = name.map(|name| Value::from(&**name)).filter(|name| !unset.contains(name));
+        unset.extend(name);
+    }
     let mut body = Vec::new();
-    let state = RecordState { life: Life::default(), cells: lost.to_vec() };
     encode_body(&state, |_| true, &mut RecordBuilder::new(), &mut body)
         .map_err(|error| StoreError::Encode { id, error })?;
-    let name = |(field, _): &(FieldNo, Cell)| writer.names.field(*field).map(|name| Value::from(&**name));
-    let absent = lost.iter().filter(|(_, cell)| cell.content == Content::Absent).filter_map(name);
-    let mut unset = Vec::new();
-    encode_value(&Value::Array(absent.collect()), &mut unset);
-    let sql = "INSERT OR IGNORE INTO rejected(id, operation, stamp, reason, body, unset, at_ms)
-               VALUES(?,?,?,?,?,?,?)";
-    writer
-        .db
-        .prepare_cached(sql)
-        .and_then(|mut keep| {
-            keep.execute(params![
-                id.as_bytes().as_slice(),
-                operation.byte(),
-                stamp_bytes(stamp),
-                reason,
-                body,
-                unset,
-                store.now_ms(),
-            ])
-        })
-        .map(drop)
-        .map_err(|error| store.sqlite(error))
+    let mut names = Vec::new();
+    encode_value(&Value::Array(unset), &mut names);
+    let sql = "INSERT INTO rejected(id, operation, stamp, reason, body, unset, at_ms) VALUES(?,?,?,?,?,?,?)
+               ON CONFLICT DO UPDATE SET body=excluded.body, unset=excluded.unset";
+    let id = id.as_bytes().as_slice();
+    let values = params![id, operation.byte(), stamp_bytes(stamp), reason, body, names, store.now_ms()];
+    writer.db.prepare_cached(sql).and_then(|mut keep| keep.execute(values)).map(drop).map_err(sqlite)
+}
+
+/// What is kept of a refused write already: the values that were written, and the names of the fields that were removed.
+fn kept(writer: &Writer, id: RecordId, stamp: Stamp) -> rusqlite::Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let sql = "SELECT body, unset FROM rejected WHERE id=? AND stamp=?";
+    let key = params![id.as_bytes().as_slice(), stamp_bytes(stamp)];
+    writer.db.prepare_cached(sql)?.query_row(key, |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }

@@ -96,18 +96,26 @@ impl Device {
 
     /// Takes what the hub refused. Answers how many writes that were.
     fn take(&self, hub: &Store) -> usize {
+        let (count, last) = self.hear(hub, |source| source);
+        let peer_no = self.peer_no(hub);
+        let forget = CheckedBatch::forget_refusals(self.source(hub, peer_no), last);
+        hub.apply(&[forget]).unwrap();
+        assert!(!hub.has_refusals(peer_no).unwrap());
+        count
+    }
+
+    /// Takes what the hub refused, and the hub does not hear of that. Answers how many writes that were, and the number of
+    /// the last one.
+    fn hear(&self, hub: &Store, session: impl Fn(Source) -> Source) -> (usize, u64) {
         let peer_no = self.peer_no(hub);
         let (refusals, more) = hub.refusals(peer_no, 0, &self.view()).unwrap();
         assert!(!more && refusals.writes.is_empty() != hub.has_refusals(peer_no).unwrap());
         let (count, last) = (refusals.writes.len(), refusals.last());
         let (hub_no, _) = self.store.peer(LINK, hub.replica()).unwrap();
-        let source = Source::new(LINK.into(), hub.replica(), hub_no).told(Arc::clone(&self.told));
+        let source = session(Source::new(LINK.into(), hub.replica(), hub_no).told(Arc::clone(&self.told)));
         let taken = self.store.check_refusals(source, refusals).unwrap();
         self.store.apply(&[taken]).unwrap();
-        let forget = CheckedBatch::forget_refusals(self.source(hub, peer_no), last);
-        hub.apply(&[forget]).unwrap();
-        assert!(!hub.has_refusals(peer_no).unwrap());
-        count
+        (count, last)
     }
 
     /// What the `read` rule shows it.
@@ -358,6 +366,51 @@ fn newer_edits_stay_on_top_and_are_pushed_again() {
     assert_eq!(export(&hub), export(&device.store));
     let rejected = only(device.store.rejected().unwrap());
     assert_eq!(rejected.record.fields, fields([("teamId", "web".into())]));
+}
+
+#[test]
+fn a_refusal_told_again_under_a_wider_view_loses_nothing_of_what_it_takes() {
+    let hub = Temp::new();
+    let mut device = Device::ios(&hub);
+    insert(&hub, 1, bug("ios"));
+    device.pull(&hub);
+    let narrow = ViewRequest { excluded: vec!["notes".to_owned()], ..ViewRequest::default() };
+    device.told = Arc::new(narrow.view(None, Timestamp(0)).unwrap());
+    let written =
+        [("teamId", "web"), ("notes", "mine")].map(|(name, value)| (name, FieldEdit::Set(value.into())));
+    update(&device.store, 1, &edits(written));
+    assert_eq!(device.push(&hub).refused, 1);
+    device.hear(&hub, |source| source);
+    let kept = || only(device.store.rejected().unwrap()).record.fields;
+    assert_eq!(kept(), fields([("teamId", "web".into())]));
+    assert_eq!(device.store.get(id(1)).unwrap().unwrap().get("notes"), Some(&"mine".into()));
+    // The connection broke, and the link's policy is another one when it is told again.
+    device.told = Arc::new(View::all());
+    device.take(&hub);
+    assert_eq!(device.store.get(id(1)).unwrap().unwrap().get("notes"), None);
+    let kept = only(device.store.rejected().unwrap()).record.fields;
+    assert_eq!(kept, fields([("teamId", "web".into()), ("notes", "mine".into())]));
+    device.store.retry_rejected(id(1)).unwrap();
+    assert_eq!(device.store.get(id(1)).unwrap().unwrap().get("notes"), Some(&"mine".into()));
+}
+
+#[test]
+fn a_record_that_a_refusal_takes_away_is_shown_again_by_a_comparison() {
+    for informed in [false, true] {
+        let hub = Temp::new();
+        let mut device = Device::ios(&hub);
+        insert(&hub, 1, bug("ios"));
+        device.pull(&hub);
+        assert_eq!(device.store.link_checkpoint(LINK).unwrap(), Some((hub.replica(), hub.head())));
+        // The user leaves the team, on a link that only pushes: the hub goes on counting the record among what is here.
+        device.gate = Arc::new(Gate { rights: rights(&[], &[]), node: device.gate.node });
+        update(&device.store, 1, &set("title", "mine"));
+        assert_eq!(device.push(&hub).refused, 1);
+        device.hear(&hub, |source| source.reading(None, 0, informed));
+        assert!(export(&device.store).is_empty());
+        let checkpoint = device.store.link_checkpoint(LINK).unwrap();
+        assert_eq!(checkpoint.is_some(), informed, "a link that pulls is told of what changes there");
+    }
 }
 
 #[test]
