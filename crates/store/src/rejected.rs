@@ -353,8 +353,8 @@ pub(crate) fn keep_overruled(
     keep(store, writer, (id, Operation::Delete, deletion), reason, &[])
 }
 
-/// Adds to the table, once for each refused write. One that is told of again, under a view that shows more fields, may
-/// take more with it.
+/// Adds to the table, once for each refused write. One that is told of again, under another view, may take more with it
+/// that was written here; what was kept of a field stays, for what is there now the authority had given back.
 fn keep(
     store: &Store,
     writer: &Writer,
@@ -377,10 +377,15 @@ fn keep(
         }
     }
     for (field, cell) in lost {
+        let Some(name) = writer.names.field(*field).map(|name| Value::from(&**name)) else { continue };
+        let is_kept = state.cell(*field).is_some() || unset.contains(&name);
+        if known.is_some() && (is_kept || cell.stamp.writer != store.replica()) {
+            continue;
+        }
         state.put(*field, cell.clone());
-        let name = writer.names.field(*field).filter(|_| cell.content == Content::Absent);
-        let name = name.map(|name| Value::from(&**name)).filter(|name| !unset.contains(name));
-        unset.extend(name);
+        if cell.content == Content::Absent {
+            unset.push(name);
+        }
     }
     let mut body = Vec::new();
     encode_body(&state, |_| true, &mut RecordBuilder::new(), &mut body)
