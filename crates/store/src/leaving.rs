@@ -3,6 +3,7 @@
 //! Invariant: a record with local edits that the other side does not have yet is not taken away; it waits in `leaving`, and
 //! as long as it does, its edits are told whether or not they are shown.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use blazedb_core::blazebinary::{FieldNo, RecordView};
@@ -157,6 +158,15 @@ impl Store {
         self.take_away(writer, &row, from.peer_no, reason, from.removals)?;
         self.stays(writer, &from.link, id)?;
         Ok(true)
+    }
+
+    /// Every record that waits to be taken away, by whichever link.
+    pub(crate) fn all_leaving(&self, db: &Connection) -> rusqlite::Result<HashSet<RecordId>> {
+        if self.inner.leaving.load(Ordering::Relaxed) == 0 {
+            return Ok(HashSet::new());
+        }
+        let mut list = db.prepare_cached("SELECT id FROM leaving")?;
+        list.query_map([], |row| row.get(0).map(RecordId::from_bytes))?.collect()
     }
 
     /// Whether a record waits to be taken away by this link.

@@ -30,6 +30,10 @@ impl Store {
             let sealed = self.keys().rule() != EncryptionSpec::SmartProxy;
             let judge = Judge::new(self, db, &names.table, lens, (0, 0));
             let mut set = ReconcileSet::default();
+            let leaving = match lens.side {
+                Side::Deliver => self.all_leaving(db).map_err(sqlite)?,
+                Side::Serve => HashSet::new(),
+            };
             let sql = "SELECT seq, id, state, origin, tx, history, body FROM records ORDER BY seq";
             let mut statement = db.prepare_cached(sql).map_err(sqlite)?;
             let mut rows = statement.query([]).map_err(sqlite)?;
@@ -44,13 +48,19 @@ impl Store {
                 }
                 let mut state = row.decode(&names.table)?;
                 state.cells.retain(|(field, _)| !judge.hidden().contains(field));
-                let history = history_item(&row, &state, &names);
+                let mut history = history_item(&row, &state, &names);
                 // A hash of readable contents would let a hub guess them.
-                let content = if sealed || has_sealed(&state) {
+                let mut content = if sealed || has_sealed(&state) {
                     ReconcileItem { order: row.id.millis().unwrap_or(0), ..history }
                 } else {
                     content_item(&row, &state, &names, judge.hidden())?
                 };
+                if leaving.contains(&row.id) {
+                    // It stays if the other side shows it: it has to come from there, even if it is the same.
+                    for item in [&mut history, &mut content] {
+                        item.hash = item.hash.map(|byte| !byte);
+                    }
+                }
                 set.history.push(history);
                 set.content.push(content);
             }

@@ -191,6 +191,29 @@ fn a_kept_record_stays_and_a_record_with_unsent_edits_waits() {
 }
 
 #[test]
+fn a_record_that_waits_to_leave_is_never_the_same_in_a_comparison() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let ios = view("team == \"ios\"", &[]);
+    let mut editor = Reader::new(&hub, open(dir.path(), "a"), &ios);
+    editor.pull(&hub);
+    // Both write the same: only that it waits tells them apart, and it stays if the hub shows it again.
+    update(&editor.store, 1, &set("team", "web"));
+    update(&hub, 1, &set("team", "web"));
+    editor.pull(&hub);
+    assert_eq!(editor.store.leaving().unwrap().len(), 1);
+    let set = |store: &Store, side: Side| {
+        let mut set = store.reconcile_set(&Lens::all(side)).unwrap();
+        set.content.sort_by_key(|item| item.id);
+        set.content.into_iter().map(|item| (item.id, item.hash)).collect::<Vec<_>>()
+    };
+    let (there, here) = (set(&hub, Side::Serve), set(&editor.store, Side::Deliver));
+    assert_eq!((there[0].0, there[1]), (here[0].0, here[1]), "{there:?} {here:?}");
+    assert_ne!(there[0].1, here[0].1);
+    assert_eq!(set(&editor.store, Side::Serve), there[..2], "as it serves others, it is what it is");
+}
+
+#[test]
 fn what_waits_to_leave_is_told_of_once_however_often_it_is_taken_away() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
