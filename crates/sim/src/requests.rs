@@ -64,6 +64,7 @@ impl World {
             let source =
                 Source::new(link, query.replica, known).behind(end.gate.clone()).standing(query.standing);
             let source = source.reading(query.view.as_deref(), query.place, query.asked);
+            let source = source.resuming(query.resumes);
             end.source = Some(match (place.end, &end.told) {
                 (End::Client, Some(told)) => source.taking_away(Removals::default()).told(Arc::clone(told)),
                 _ => source,
@@ -105,12 +106,11 @@ impl World {
             Request::List(lens) => Input::ReconcileSet(Box::new(store.reconcile_set(&lens)?)),
             Request::Refusals(after) => {
                 let end = self.conns.get(&place.conn).map(|conn| conn.end(place.end));
-                let Some((peer, shown)) =
-                    end.and_then(|e| Some((e.source.as_ref()?.peer_no, e.shown.clone()?)))
+                let Some((source, shown)) = end.and_then(|e| Some((e.source.as_ref()?, e.shown.clone()?)))
                 else {
                     return Ok(());
                 };
-                let (refusals, more) = store.refusals(peer, after, &shown)?;
+                let (refusals, more) = store.refusals(source, after, &shown)?;
                 Input::Refusals(refusals, more)
             }
             Request::Settled(view) => return self.note_settled(place, &store, &view),

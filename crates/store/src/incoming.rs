@@ -44,6 +44,8 @@ pub struct Source {
     standing: Standing,
     /// Its reading of the local feed.
     reader: Option<Arc<Reading>>,
+    /// It holds what it was shown in earlier sessions.
+    resumes: bool,
     /// Whether it may take records away,
     takes_away: bool,
     /// and what becomes of them here.
@@ -56,7 +58,7 @@ impl Source {
     /// A session's source. Its clones share whether all went well so far.
     #[must_use]
     pub fn new(link: Arc<str>, replica: ReplicaId, peer_no: PeerNo) -> Self {
-        let (takes_away, removals) = (false, Removals::default());
+        let (resumes, takes_away, removals) = (false, false, Removals::default());
         let (gate, told, standing, reader) = (None, None, Standing::Peer, None);
         Self {
             link,
@@ -66,6 +68,7 @@ impl Source {
             told,
             standing,
             reader,
+            resumes,
             takes_away,
             removals,
             interrupted: Arc::default(),
@@ -108,9 +111,15 @@ impl Source {
         self.reader.as_ref()
     }
 
-    /// Whether what changes there, and what is not to be here any more, is told of in this session.
-    pub(crate) fn is_kept_informed(&self) -> bool {
-        self.reader.as_ref().is_some_and(|reader| reader.is_asked())
+    /// The same source, which holds what it was shown in earlier sessions.
+    #[must_use]
+    pub fn resuming(self, resumes: bool) -> Self {
+        Self { resumes, ..self }
+    }
+
+    /// Whether it holds what it was shown before, and is not told in this session what is not for it any more.
+    pub(crate) fn only_remembers(&self) -> bool {
+        self.resumes && self.reader.as_ref().is_none_or(|reader| !reader.reads())
     }
 
     /// Whether what it brings is to be judged here.

@@ -2,10 +2,9 @@
 
 use blazedb_core::ReplicaId;
 use blazedb_core::feed::{PeerNo, Seq};
-use blazedb_sqlite::rusqlite::{self, Connection, OptionalExtension, params};
+use blazedb_sqlite::rusqlite::{OptionalExtension, params};
 
 use crate::error::StoreError;
-use crate::incoming::Source;
 use crate::query::clamp;
 use crate::store::Store;
 
@@ -89,10 +88,4 @@ impl Store {
                 .map_err(|error| self.sqlite(error))
         })
     }
-}
-
-/// Takes it for unknown how far a link has the feed of its other side.
-pub(crate) fn forget_checkpoint(db: &Connection, source: &Source) -> rusqlite::Result<()> {
-    let values = params![&*source.link, source.replica.as_bytes().as_slice()];
-    db.prepare_cached("DELETE FROM checkpoints WHERE link=? AND replica=?")?.execute(values).map(drop)
 }

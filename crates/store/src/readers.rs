@@ -48,8 +48,9 @@ impl Reading {
         self.acked.fetch_max(upto, Ordering::AcqRel);
     }
 
-    pub(crate) const fn is_asked(&self) -> bool {
-        self.asked
+    /// Whether anything is sent to it.
+    pub(crate) const fn reads(&self) -> bool {
+        self.reads
     }
 
     /// What was written here up to this was known elsewhere when the session began.

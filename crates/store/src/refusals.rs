@@ -20,6 +20,7 @@ use blazedb_sqlite::rusqlite::{Connection, OptionalExtension, Result as SqlResul
 use crate::conflicts::{stamp_bytes, stamp_of};
 use crate::error::StoreError;
 use crate::gate::{Refused, owner};
+use crate::incoming::Source;
 use crate::store::Store;
 
 /// What became of a node's claim that a replica is its own.
@@ -67,14 +68,18 @@ impl Store {
     /// Refused writes of a peer behind a number, each with the record as it is now and as far as `view` shows it, and
     /// whether there are more.
     ///
+    /// A record or a field that the view does not show, the peer drops. Unless this session tells it what it is shown from
+    /// now on, that is noted, as if it had been shown the view: it does not hold for certain any more what it was shown before.
+    ///
     /// # Errors
-    /// If the file can't be read.
+    /// If the file can't be read or written.
     pub fn refusals(
         &self,
-        peer: PeerNo,
+        source: &Source,
         after: u64,
         view: &Arc<View>,
     ) -> Result<(Refusals, bool), StoreError> {
+        let peer = source.peer_no;
         let sql = "SELECT no, id, operation, stamp, reason FROM refusals WHERE peer_no=? AND no>?
                    ORDER BY no LIMIT ?";
         let limit = MAX_REFUSALS as u64 + 1;
@@ -94,6 +99,11 @@ impl Store {
             }
         }
         let more = page.refusals.writes.len() < count;
+        let all = view.shows_fields_of(&View::all());
+        let drops = page.refusals.writes.iter().any(|write| write.state.is_none() || !all);
+        if drops && source.only_remembers() {
+            self.show(&source.link, source.replica, view, true, false)?;
+        }
         Ok((page.finish(), more))
     }
 }

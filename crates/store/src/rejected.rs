@@ -24,7 +24,6 @@ use crate::error::StoreError;
 use crate::incoming::Source;
 use crate::names::NameTable;
 use crate::outdone;
-use crate::peers::forget_checkpoint;
 use crate::query::decode;
 use crate::refusals;
 use crate::row::{Place, StoredRow, writers_of};
@@ -210,11 +209,6 @@ pub(crate) fn take(
             let (peer, removals) = (source.peer_no, source.removals);
             store.take_away(writer, &row, peer, RemovalReason::AccessRevoked, removals)?;
             store.stays(writer, &source.link, write.id)?;
-            if !source.is_kept_informed() {
-                // The authority still counts it among what it has shown here, and would not show it again once it might: what
-                // both hold is compared when it shows something again.
-                forget_checkpoint(&writer.db, source).map_err(|error| store.sqlite(error))?;
-            }
         }
         row => put(store, writer, source, (write.id, row), taken)?,
     }
@@ -231,9 +225,13 @@ fn take_back_shared(
     let (own, shared) = local.cells.iter().cloned().partition(|(field, _)| untold.contains(field));
     let own: Vec<(FieldNo, Cell)> = own;
     let mut taken = take_back(&RecordState { cells: shared, ..*local }, authority, refused);
+    if !local.life.is_alive() {
+        // What came for it after it was deleted here may have come under a view that showed more.
+        return taken;
+    }
     if taken.state.life.is_alive() {
         own.into_iter().for_each(|(field, cell)| taken.state.put(field, cell));
-    } else if local.life.is_alive() {
+    } else {
         taken.lost.extend(own);
         taken.lost.sort_unstable_by_key(|(field, _)| *field);
     }

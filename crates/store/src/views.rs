@@ -259,8 +259,8 @@ fn showing(
         noted.push(view.clone());
     }
     if noted.len() > MAX_HELD_VIEWS {
-        // Replaced again and again without an end: then it may hold anything.
-        noted = vec![View::all(), view.clone()];
+        // Replaced again and again without an end: then it may hold anything or nothing, and compares next time.
+        noted.clear();
     }
     let held = if same { Vec::new() } else { held.into_iter().map(Arc::new).collect() };
     (Shown { held, unsettled: false }, Some(noted))

@@ -14,7 +14,7 @@ use blazedb_core::access::{AccessRules, Operation, Rights};
 use blazedb_core::feed::{Incoming, PeerNames};
 use blazedb_core::filter::User;
 use blazedb_core::topology::{AccessSpec, FilterText};
-use blazedb_core::view::{Lens, RemovalReason, Side, View, ViewRequest};
+use blazedb_core::view::{Held, Lens, RemovalReason, Side, View, ViewRequest};
 use blazedb_core::{FieldEdit, Hlc, NodeId, RecordId, ReplicaId, Stamp, Timestamp, Value};
 use blazedb_store::{
     Applied, CheckedBatch, Claim, Gate, Rejected, Removals, Source, Store, StoreError, TracedEdit, TracedOp,
@@ -96,7 +96,7 @@ impl Device {
 
     /// Takes what the hub refused. Answers how many writes that were.
     fn take(&self, hub: &Store) -> usize {
-        let (count, last) = self.hear(hub, |source| source);
+        let (count, last) = self.hear(hub);
         let peer_no = self.peer_no(hub);
         let forget = CheckedBatch::forget_refusals(self.source(hub, peer_no), last);
         hub.apply(&[forget]).unwrap();
@@ -106,13 +106,13 @@ impl Device {
 
     /// Takes what the hub refused, and the hub does not hear of that. Answers how many writes that were, and the number of
     /// the last one.
-    fn hear(&self, hub: &Store, session: impl Fn(Source) -> Source) -> (usize, u64) {
+    fn hear(&self, hub: &Store) -> (usize, u64) {
         let peer_no = self.peer_no(hub);
-        let (refusals, more) = hub.refusals(peer_no, 0, &self.view()).unwrap();
+        let (refusals, more) = hub.refusals(&self.source(hub, peer_no), 0, &self.view()).unwrap();
         assert!(!more && refusals.writes.is_empty() != hub.has_refusals(peer_no).unwrap());
         let (count, last) = (refusals.writes.len(), refusals.last());
         let (hub_no, _) = self.store.peer(LINK, hub.replica()).unwrap();
-        let source = session(Source::new(LINK.into(), hub.replica(), hub_no).told(Arc::clone(&self.told)));
+        let source = Source::new(LINK.into(), hub.replica(), hub_no).told(Arc::clone(&self.told));
         let taken = self.store.check_refusals(source, refusals).unwrap();
         self.store.apply(&[taken]).unwrap();
         (count, last)
@@ -380,7 +380,7 @@ fn a_refusal_told_again_under_a_wider_view_loses_nothing_of_what_it_takes() {
         [("teamId", "web"), ("notes", "mine")].map(|(name, value)| (name, FieldEdit::Set(value.into())));
     update(&device.store, 1, &edits(written));
     assert_eq!(device.push(&hub).refused, 1);
-    device.hear(&hub, |source| source);
+    device.hear(&hub);
     let kept = || only(device.store.rejected().unwrap()).record.fields;
     assert_eq!(kept(), fields([("teamId", "web".into())]));
     assert_eq!(device.store.get(id(1)).unwrap().unwrap().get("notes"), Some(&"mine".into()));
@@ -395,21 +395,35 @@ fn a_refusal_told_again_under_a_wider_view_loses_nothing_of_what_it_takes() {
 }
 
 #[test]
-fn a_record_that_a_refusal_takes_away_is_shown_again_by_a_comparison() {
-    for informed in [false, true] {
+fn a_record_that_a_refusal_takes_away_is_shown_again_once_it_may_be() {
+    for pulls in [false, true] {
         let hub = Temp::new();
         let mut device = Device::ios(&hub);
         insert(&hub, 1, bug("ios"));
+        let (ios, replica) = (device.view(), device.store.replica());
+        hub.show(LINK, replica, &ios, false, false).unwrap();
         device.pull(&hub);
-        assert_eq!(device.store.link_checkpoint(LINK).unwrap(), Some((hub.replica(), hub.head())));
-        // The user leaves the team, on a link that only pushes: the hub goes on counting the record among what is here.
-        device.gate = Arc::new(Gate { rights: rights(&[], &[]), node: device.gate.node });
+        hub.shown_only(LINK, replica, &ios).unwrap();
+        // The user leaves the team and comes back, and nothing was pulled meanwhile.
+        let stranger = Arc::new(Gate { rights: rights(&[], &[]), node: device.gate.node });
+        let member = std::mem::replace(&mut device.gate, stranger);
         update(&device.store, 1, &set("title", "mine"));
         assert_eq!(device.push(&hub).refused, 1);
-        device.hear(&hub, |source| source.reading(None, 0, informed));
+        let source = device.source(&hub, device.peer_no(&hub)).resuming(true);
+        let source = source.reading(pulls.then_some(&*device.view()), hub.head(), true);
+        let (refusals, _) = hub.refusals(&source, 0, &device.view()).unwrap();
+        assert_eq!(refusals.writes[0].state, None);
+        device.take(&hub);
         assert!(export(&device.store).is_empty());
-        let checkpoint = device.store.link_checkpoint(LINK).unwrap();
-        assert_eq!(checkpoint.is_some(), informed, "a link that pulls is told of what changes there");
+        device.gate = member;
+        let held = hub.show(LINK, replica, &ios, true, false).unwrap().held;
+        // A session that pulls has noted what it shows already when it opened.
+        assert_eq!(held.len(), if pulls { 0 } else { 2 });
+        if !pulls {
+            let held = Held::Under { views: held, upto: hub.head() };
+            let again = hub.feed(0, usize::MAX, &Lens { view: ios, held, side: Side::Serve }).unwrap();
+            assert_eq!(again.entries.len(), 1, "though nothing has changed");
+        }
     }
 }
 
@@ -470,7 +484,7 @@ fn a_refusal_that_is_told_twice_is_kept_once() {
     let device = Device::ios(&hub);
     insert(&device.store, 1, bug("web"));
     device.push(&hub);
-    let (refusals, _) = hub.refusals(device.peer_no(&hub), 0, &device.view()).unwrap();
+    let (refusals, _) = hub.refusals(&device.source(&hub, device.peer_no(&hub)), 0, &device.view()).unwrap();
     for _ in 0..2 {
         let source = Source::new(LINK.into(), hub.replica(), 1);
         let taken = device.store.check_refusals(source, refusals.clone()).unwrap();

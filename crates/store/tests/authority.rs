@@ -63,7 +63,8 @@ fn take(child: &Store, parent: &Store) {
 fn hear(child: &Store, parent: &Store) -> u64 {
     let (no, _) = parent.peer(LINK, child.replica()).unwrap();
     let (parent_no, _) = child.peer(LINK, parent.replica()).unwrap();
-    let (refusals, _) = parent.refusals(no, 0, &Arc::new(View::all())).unwrap();
+    let told = Source::new(LINK.into(), child.replica(), no).standing(Standing::Child);
+    let (refusals, _) = parent.refusals(&told, 0, &Arc::new(View::all())).unwrap();
     let last = refusals.last();
     let source = Source::new(LINK.into(), parent.replica(), parent_no).standing(Standing::Authority);
     child.apply(&[child.check_refusals(source, refusals).unwrap()]).unwrap();

@@ -13,9 +13,8 @@ use crate::meeting::Arrival;
 impl Driver {
     /// Asks the store what the peer is to be told.
     pub(super) fn read_refusals(&self, after: u64) {
-        let (Some(source), Some(shown)) = (&self.source, self.shown.clone()) else { return };
-        let peer_no = source.peer_no;
-        let work = move |store: &Store| store.refusals(peer_no, after, &shown);
+        let (Some(source), Some(shown)) = (self.source.clone(), self.shown.clone()) else { return };
+        let work = move |store: &Store| store.refusals(&source, after, &shown);
         self.ask(work, |(refusals, more)| Input::Refusals(refusals, more));
     }
 

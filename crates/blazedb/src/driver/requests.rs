@@ -132,7 +132,7 @@ impl Driver {
         let known = known.map_or(0, |source| source.peer_no);
         let source = Source::new(Arc::clone(&link), query.replica, known).behind(self.gate.clone());
         let source = source.standing(query.standing);
-        let source = source.reading(query.view.as_deref(), query.place, query.asked);
+        let source = source.reading(query.view.as_deref(), query.place, query.asked).resuming(query.resumes);
         let decides = query.standing == Standing::Authority;
         self.decider = decides.then(|| store.decided_by(query.replica));
         self.source = Some(match (&self.told, self.removals) {

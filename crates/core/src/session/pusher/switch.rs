@@ -33,6 +33,8 @@ impl Pusher {
         // The other side was told of this end, and waits for it.
         self.head = self.head.max(head);
         self.head_moved = true;
+        // While nothing was sent, what it holds may have become less.
+        let lost = self.gate == Gate::Off && lens.held != Held::Same;
         self.gate = Gate::Open;
         if compares {
             // What a comparison found before is found again.
@@ -41,7 +43,7 @@ impl Pusher {
             (self.rest, self.held_back, self.snapshot) = (None, None, None);
             self.wanted.clear();
         }
-        if lens.view.id() == self.lens.view.id() {
+        if lens.view.id() == self.lens.view.id() && !lost {
             return;
         }
         // What the reader holds: what the store knows of, or at least what was sent in this session.
