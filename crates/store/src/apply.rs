@@ -348,11 +348,15 @@ impl Applier<'_> {
             }
         }
         // It was not told that the record was deleted, because it was not shown it any more; it has kept it, and shows it.
-        let mut revived = false;
-        if !state.life.agrees(&peer_life) && row_seq != 0 && row_seq <= peer_has {
-            state.cells.iter_mut().for_each(|(_, cell)| cell.seq = seq);
-            report.changed = true;
-            revived = peer_life.is_alive() && !state.life.is_alive() && self.writer.shadows_from != Seq::MAX;
+        let (mut revived, passed) = (false, row_seq <= peer_has);
+        let kept = self.writer.shadows_from != Seq::MAX;
+        if !state.life.agrees(&peer_life) && row_seq != 0 && (passed || self.source.told_view().is_some()) {
+            if passed {
+                state.cells.iter_mut().for_each(|(_, cell)| cell.seq = seq);
+                report.changed = true;
+            }
+            // Not passed yet, it would not be told either, if what was deleted here had not been shown.
+            revived = peer_life.is_alive() && !state.life.is_alive() && kept;
         }
         let untold = revived || (report.differs_from_incoming && self.is_untold(id, &state, peer_life));
         (state, untold)

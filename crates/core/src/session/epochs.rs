@@ -178,6 +178,8 @@ impl Running {
             return Err(violation("a reconfiguration while another one is under way"));
         };
         self.epochs.stage = Stage::Waiting(Box::new(hello));
+        // Until this is answered the client sends nothing more.
+        self.end_part(outputs);
         self.go_on_with_epoch(outputs)
     }
 

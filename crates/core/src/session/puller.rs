@@ -22,6 +22,8 @@ pub(super) struct Puller {
     /// What is not handed over yet, and what it waits for.
     waiting: std::collections::VecDeque<(Vec<Bond>, Incoming, Mark)>,
     checkpoint: Seq,
+    /// So many messages were here when a comparison was over: the first checkpoint behind them ends the peer's part.
+    part_behind: Option<u64>,
     peer_head: Seq,
     /// Switched off: what still comes is refused.
     off: bool,
@@ -37,6 +39,7 @@ impl Puller {
             applying_bytes: 0,
             waiting: std::collections::VecDeque::new(),
             checkpoint,
+            part_behind: None,
             peer_head,
             off: false,
         }
@@ -62,6 +65,11 @@ impl Puller {
         } else {
             Err(violation("a number that stands for two names"))
         }
+    }
+
+    /// Takes note that a comparison is over.
+    pub(super) fn await_part(&mut self) {
+        self.part_behind = Some(self.applied + self.applying.len() as u64);
     }
 
     /// The peer's feed ends here.
@@ -124,17 +132,22 @@ impl Puller {
         }
     }
 
-    pub(super) fn on_applied(&mut self, count: u64, outputs: &mut Outputs) {
-        let before = self.applied;
+    /// Acknowledges what is durable now. Answers whether that ends the peer's part of a comparison.
+    pub(super) fn on_applied(&mut self, count: u64, outputs: &mut Outputs) -> bool {
+        let (before, mut ends_part) = (self.applied, false);
         for _ in 0..count {
             let Some((size, upto)) = self.applying.pop_front() else { break };
             self.applying_bytes -= size;
             self.applied += 1;
             self.checkpoint = upto.unwrap_or(self.checkpoint);
+            if upto.is_some() && self.part_behind.is_some_and(|behind| self.applied > behind) {
+                (self.part_behind, ends_part) = (None, true);
+            }
         }
         if self.applied > before {
             outputs.push_back(Output::Send(Frame::from(&Message::Ack(self.applied))));
         }
+        ends_part
     }
 
     pub(super) fn report(&self, status: &mut SessionStatus) {

@@ -38,6 +38,9 @@ pub(super) struct Pusher {
     /// An answer to a request for records of which part is sent, and how many entries that is.
     rest: Option<(Arc<FeedBatch>, usize)>,
     snapshot: Option<Seq>,
+    /// (Server) of what a comparison found, the client's part is not here yet: it may hold what is deleted here and nowhere
+    /// told of any more, and must not take itself for up to date before that was met.
+    awaits_part: bool,
     /// Messages not acknowledged yet: their size and what the peer has with them.
     in_flight: VecDeque<(usize, Option<Seq>)>,
     in_flight_bytes: usize,
@@ -107,6 +110,7 @@ impl Pusher {
             wanted_chunk: FIRST_WANTED_CHUNK,
             rest: None,
             snapshot: None,
+            awaits_part: false,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             messages_acked: 0,
@@ -167,9 +171,17 @@ impl Pusher {
         self.read_on(outputs);
     }
 
-    /// Starts with what a reconciliation found the peer to lack; the feed goes on behind its snapshot.
-    pub(super) fn start_with(&mut self, outcome: Outcome, has: Seq, outputs: &mut Outputs) {
+    /// Starts with what a reconciliation found the peer to lack; the feed goes on behind its snapshot, if `awaits_part`
+    /// once the peer's part of what was found is here ([`Pusher::on_part`]).
+    pub(super) fn start_with(
+        &mut self,
+        outcome: Outcome,
+        awaits_part: bool,
+        has: Seq,
+        outputs: &mut Outputs,
+    ) {
         self.started = true;
+        self.awaits_part = awaits_part;
         self.wanted = outcome.to_send.into();
         self.snapshot = Some(outcome.snapshot);
         // What is to be given back, the client names itself. Edits that take a record out of its view are not among what
@@ -177,6 +189,17 @@ impl Pusher {
         self.settles = self.is_replacing() && (self.lens.side == Side::Deliver || self.lens.view.is_all());
         self.lens = Arc::new(Lens { held: Held::Same, ..Lens::clone(&self.lens) });
         self.head = self.head.max(outcome.snapshot);
+        self.end_wanted_if_done(has, outputs);
+        self.read_on(outputs);
+    }
+
+    pub(super) const fn awaits_part(&self) -> bool {
+        self.awaits_part
+    }
+
+    /// The peer's part of what a comparison found is here, or does not come.
+    pub(super) fn on_part(&mut self, has: Seq, outputs: &mut Outputs) {
+        self.awaits_part = false;
         self.end_wanted_if_done(has, outputs);
         self.read_on(outputs);
     }
@@ -353,13 +376,11 @@ impl Pusher {
         if self.gate == Gate::Off {
             return self.in_flight.is_empty();
         }
-        self.started
-            && self.gate == Gate::Open
-            && self.snapshot.is_none()
-            && !self.is_replacing()
-            && self.in_flight.is_empty()
-            && self.sent >= self.head
-            && !self.reading
+        let sent = match self.snapshot {
+            Some(_) => self.awaits_part && self.is_wanted_sent(),
+            None => self.sent >= self.head && !self.reading,
+        };
+        self.started && self.gate == Gate::Open && sent && !self.is_replacing() && self.in_flight.is_empty()
     }
 
     fn read_on(&mut self, outputs: &mut Outputs) {
@@ -387,11 +408,9 @@ impl Pusher {
     /// The last record that the peer lacked is sent: it learns from where on it has the feed, even if there was
     /// none to send.
     fn end_wanted_if_done(&mut self, has: Seq, outputs: &mut Outputs) {
-        if self.wanted.is_empty()
-            && self.rest.is_none()
-            && !self.reading
-            && self.held_back.is_none()
-            && self.gate == Gate::Open
+        if self.gate == Gate::Open
+            && !self.awaits_part
+            && self.is_wanted_sent()
             && let Some(snapshot) = self.snapshot.take()
         {
             self.sent = snapshot;
@@ -400,6 +419,10 @@ impl Pusher {
                 self.settled_with = Some(self.messages_acked + self.in_flight.len() as u64);
             }
         }
+    }
+
+    fn is_wanted_sent(&self) -> bool {
+        self.wanted.is_empty() && self.rest.is_none() && !self.reading && self.held_back.is_none()
     }
 
     /// Part of the feed was nothing new to the peer: it is told where it stands, at once or after a pause.

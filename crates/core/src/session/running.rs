@@ -221,17 +221,27 @@ impl Running {
             RefusalDesk::Teller(teller) => teller.on_applied(count),
             RefusalDesk::Taker(_) => count,
         };
-        if let Some(puller) = &mut self.puller {
-            puller.on_applied(count, outputs);
+        self.acknowledge(count, outputs);
+    }
+
+    fn acknowledge(&mut self, count: u64, outputs: &mut Outputs) {
+        if self.puller.as_mut().is_some_and(|puller| puller.on_applied(count, outputs)) {
+            self.end_part(outputs);
+        }
+    }
+
+    /// (Server) the client's part of what a comparison found is here, or is not waited for any longer.
+    pub(super) fn end_part(&mut self, outputs: &mut Outputs) {
+        let has = self.has();
+        if let Some(pusher) = self.pusher.as_mut().filter(|pusher| pusher.awaits_part()) {
+            pusher.on_part(has, outputs);
         }
     }
 
     fn on_refusals_read(&mut self, refusals: Refusals, more: bool, outputs: &mut Outputs) {
         let RefusalDesk::Teller(teller) = &mut self.refusals else { return };
         let count = teller.on_read(refusals, more, outputs);
-        if let Some(puller) = &mut self.puller {
-            puller.on_applied(count, outputs);
-        }
+        self.acknowledge(count, outputs);
         self.release_pusher(outputs);
     }
 
@@ -287,9 +297,12 @@ impl Running {
         let has = self.has();
         self.surplus.found(&outcome.to_send);
         self.surplus.complete();
+        // A client that took itself for up to date before its part was met here would keep what is deleted.
+        let awaited = self.puller.as_mut().filter(|puller| self.tokens.is_some() && puller.is_on());
+        let awaits_part = awaited.map(Puller::await_part).is_some();
         // A half that is off goes on where it was once it is on again.
         if let Some(pusher) = self.pusher.as_mut().filter(|pusher| !pusher.is_off()) {
-            pusher.start_with(outcome, has, outputs);
+            pusher.start_with(outcome, awaits_part, has, outputs);
         }
         self.name_surplus(outputs);
     }
