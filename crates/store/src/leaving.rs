@@ -144,7 +144,10 @@ impl Store {
         // It waits already: it was told of since it does, or is in the feed behind what the peer has.
         let waits = self.waits(&writer.db, &from.link, id).map_err(sqlite)?;
         let untold = !waits && self.is_untold(&writer.db, &writer.names, &row, from)?;
-        let unsent = row.origin != from.peer_no && row.seq > peer_has;
+        // What the peer changed last may hold edits that were made here while it was not shown the record.
+        let own = row.origin != from.peer_no
+            || (from.told_view().is_some() && self.has_own(&writer.names, &row, |_| true)?);
+        let unsent = own && row.seq > peer_has;
         if untold || unsent || self.has_untold(writer, &row, from)? {
             let sql = "INSERT OR REPLACE INTO leaving(link, id, reason) VALUES(?,?,?)";
             let bytes = id.as_bytes().as_slice();
