@@ -2,17 +2,19 @@
 
 mod switch;
 mod unshown;
+mod wanted;
+
+pub(super) use wanted::Awaited;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::reconcile::Outcome;
 use super::{Abort, Frame, Output, Outputs, PeerInfo, SessionStatus, SharedPayload, violation};
 use crate::feed::{FeedBatch, Seq, compress};
 use crate::id::RecordId;
-use crate::limits::{BATCH_BYTES, CHECKPOINT_PAUSE_MS, MESSAGE_COST_BYTES, SEND_WINDOW_BYTES, WANTED_CHUNK};
+use crate::limits::{BATCH_BYTES, CHECKPOINT_PAUSE_MS, MESSAGE_COST_BYTES, SEND_WINDOW_BYTES};
 use crate::numbers::NumberSet;
-use crate::view::{Held, Lens, Side, View};
+use crate::view::{Held, Lens, View};
 use crate::wire::{Changes, Message, NamesMessage};
 
 /// Records asked of the store the first time, when nothing is known of their size.
@@ -38,9 +40,8 @@ pub(super) struct Pusher {
     /// An answer to a request for records of which part is sent, and how many entries that is.
     rest: Option<(Arc<FeedBatch>, usize)>,
     snapshot: Option<Seq>,
-    /// (Server) of what a comparison found, the client's part is not here yet: it may hold what is deleted here and nowhere
-    /// told of any more, and must not take itself for up to date before that was met.
-    awaits_part: bool,
+    /// The snapshot is not told before this is here.
+    awaited: Awaited,
     /// Messages not acknowledged yet: their size and what the peer has with them.
     in_flight: VecDeque<(usize, Option<Seq>)>,
     in_flight_bytes: usize,
@@ -110,7 +111,7 @@ impl Pusher {
             wanted_chunk: FIRST_WANTED_CHUNK,
             rest: None,
             snapshot: None,
-            awaits_part: false,
+            awaited: Awaited::default(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             messages_acked: 0,
@@ -145,11 +146,6 @@ impl Pusher {
         &self.lens.view
     }
 
-    /// Whether everything that a reconciliation found is acknowledged.
-    pub(super) fn is_past_wanted(&self) -> bool {
-        self.started && self.snapshot.is_none() && self.in_flight.is_empty()
-    }
-
     fn is_replacing(&self) -> bool {
         self.lens.held != Held::Same
     }
@@ -168,39 +164,6 @@ impl Pusher {
         } else if self.introduces && self.sent >= self.head {
             self.tell(has, outputs);
         }
-        self.read_on(outputs);
-    }
-
-    /// Starts with what a reconciliation found the peer to lack; the feed goes on behind its snapshot, if `awaits_part`
-    /// once the peer's part of what was found is here ([`Pusher::on_part`]).
-    pub(super) fn start_with(
-        &mut self,
-        outcome: Outcome,
-        awaits_part: bool,
-        has: Seq,
-        outputs: &mut Outputs,
-    ) {
-        self.started = true;
-        self.awaits_part = awaits_part;
-        self.wanted = outcome.to_send.into();
-        self.snapshot = Some(outcome.snapshot);
-        // What is to be given back, the client names itself. Edits that take a record out of its view are not among what
-        // was compared: it is told of them when it is sent what they replaced.
-        self.settles = self.is_replacing() && (self.lens.side == Side::Deliver || self.lens.view.is_all());
-        self.lens = Arc::new(Lens { held: Held::Same, ..Lens::clone(&self.lens) });
-        self.head = self.head.max(outcome.snapshot);
-        self.end_wanted_if_done(has, outputs);
-        self.read_on(outputs);
-    }
-
-    pub(super) const fn awaits_part(&self) -> bool {
-        self.awaits_part
-    }
-
-    /// The peer's part of what a comparison found is here, or does not come.
-    pub(super) fn on_part(&mut self, has: Seq, outputs: &mut Outputs) {
-        self.awaits_part = false;
-        self.end_wanted_if_done(has, outputs);
         self.read_on(outputs);
     }
 
@@ -306,36 +269,6 @@ impl Pusher {
         }
     }
 
-    /// Records that the peer was found to lack were read. They are sent whoever brought them: the peer may have
-    /// brought and lost them.
-    fn on_wanted(&mut self, batch: &Arc<FeedBatch>, has: Seq, outputs: &mut Outputs) {
-        let each = batch.data.len() / batch.entries.len().max(1);
-        self.wanted_chunk = (BATCH_BYTES / each.max(1)).clamp(1, WANTED_CHUNK);
-        self.announce(batch, outputs);
-        self.rest = Some((Arc::clone(batch), 0));
-        self.send_rest(has, outputs);
-    }
-
-    /// Sends pieces of about a batch's size as long as the window is open.
-    fn send_rest(&mut self, has: Seq, outputs: &mut Outputs) {
-        while self.in_flight_bytes < SEND_WINDOW_BYTES
-            && self.gate == Gate::Open
-            && let Some((batch, done)) = self.rest.take()
-        {
-            let start =
-                done.checked_sub(1).and_then(|last| batch.entries.get(last)).map_or(0, |e| e.end as usize);
-            let rest = batch.entries.get(done..).unwrap_or_default();
-            let fitting = rest.iter().take_while(|entry| entry.end as usize - start <= BATCH_BYTES).count();
-            let count = fitting.max(1).min(rest.len());
-            let Some(last) = count.checked_sub(1).and_then(|last| rest.get(last)) else { return };
-            let piece = batch.data.get(start..last.end as usize).unwrap_or_default();
-            self.send_own(piece, count, None, has, outputs);
-            if count < rest.len() {
-                self.rest = Some((batch, done + count));
-            }
-        }
-    }
-
     pub(super) fn on_ack(&mut self, count: u64, has: Seq, outputs: &mut Outputs) -> Result<(), Abort> {
         if count < self.messages_acked || count - self.messages_acked > self.in_flight.len() as u64 {
             return Err(violation("an acknowledgement of what was not sent"));
@@ -377,7 +310,7 @@ impl Pusher {
             return self.in_flight.is_empty();
         }
         let sent = match self.snapshot {
-            Some(_) => self.awaits_part && self.is_wanted_sent(),
+            Some(_) => !self.awaited.is_here() && self.is_wanted_sent(),
             None => self.sent >= self.head && !self.reading,
         };
         self.started && self.gate == Gate::Open && sent && !self.is_replacing() && self.in_flight.is_empty()
@@ -403,26 +336,6 @@ impl Pusher {
             let lens = Arc::clone(&self.lens);
             outputs.push_back(Output::Read { after: self.sent, max_bytes: BATCH_BYTES, lens });
         }
-    }
-
-    /// The last record that the peer lacked is sent: it learns from where on it has the feed, even if there was
-    /// none to send.
-    fn end_wanted_if_done(&mut self, has: Seq, outputs: &mut Outputs) {
-        if self.gate == Gate::Open
-            && !self.awaits_part
-            && self.is_wanted_sent()
-            && let Some(snapshot) = self.snapshot.take()
-        {
-            self.sent = snapshot;
-            self.tell(has, outputs);
-            if std::mem::take(&mut self.settles) {
-                self.settled_with = Some(self.messages_acked + self.in_flight.len() as u64);
-            }
-        }
-    }
-
-    fn is_wanted_sent(&self) -> bool {
-        self.wanted.is_empty() && self.rest.is_none() && !self.reading && self.held_back.is_none()
     }
 
     /// Part of the feed was nothing new to the peer: it is told where it stands, at once or after a pause.

@@ -3,7 +3,7 @@
 use super::epochs::Epochs;
 use super::io::Input;
 use super::puller::Puller;
-use super::pusher::{Mark, Pusher};
+use super::pusher::{Awaited, Mark, Pusher};
 use super::reconcile::Reconciliation;
 use super::refusals::RefusalDesk;
 use super::surplus::Surplus;
@@ -233,7 +233,7 @@ impl Running {
     /// (Server) the client's part of what a comparison found is here, or is not waited for any longer.
     pub(super) fn end_part(&mut self, outputs: &mut Outputs) {
         let has = self.has();
-        if let Some(pusher) = self.pusher.as_mut().filter(|pusher| pusher.awaits_part()) {
+        if let Some(pusher) = self.pusher.as_mut().filter(|_| self.tokens.is_some()) {
             pusher.on_part(has, outputs);
         }
     }
@@ -297,12 +297,15 @@ impl Running {
         let has = self.has();
         self.surplus.found(&outcome.to_send);
         self.surplus.complete();
-        // A client that took itself for up to date before its part was met here would keep what is deleted.
-        let awaited = self.puller.as_mut().filter(|puller| self.tokens.is_some() && puller.is_on());
-        let awaits_part = awaited.map(Puller::await_part).is_some();
+        // A client that took itself for up to date before that would keep what is deleted, or not for it.
+        let serves = self.tokens.is_some();
+        let puller = self.puller.as_mut().filter(|puller| serves && puller.is_on());
+        let part = puller.map(Puller::await_part).is_some();
+        let restricted = self.pusher.as_ref().is_some_and(|pusher| !pusher.view().is_all());
+        let awaited = Awaited { part, held: serves && (restricted || !part) };
         // A half that is off goes on where it was once it is on again.
         if let Some(pusher) = self.pusher.as_mut().filter(|pusher| !pusher.is_off()) {
-            pusher.start_with(outcome, awaits_part, has, outputs);
+            pusher.start_with(outcome, awaited, has, outputs);
         }
         self.name_surplus(outputs);
     }

@@ -39,6 +39,9 @@ impl Pusher {
             self.send_own(&batch.data, batch.entries.len(), None, has, outputs);
         }
         if std::mem::take(&mut self.held_complete) {
+            self.awaited.held = false;
+            self.end_wanted_if_done(has, outputs);
+            self.read_on(outputs);
             self.settled_with = Some(self.messages_acked + self.in_flight.len() as u64);
             self.settle_if_acked(outputs);
         }
