@@ -192,11 +192,23 @@ impl<'a> Judge<'a> {
         let earlier = self.earlier(row)?;
         let deliver = self.lens.side == Side::Deliver && !earlier.brought_by.is_empty();
         let leaves = self.lens.side == Side::Deliver && self.is_leaving(row.id)?;
-        Ok(if earlier.maybe || deliver || leaves || self.is_unborn_push(row)? {
+        let gave = self.may_have_given(row)?;
+        Ok(if earlier.maybe || deliver || leaves || gave || self.is_unborn_push(row)? {
             whole(row)
         } else {
             Verdict::GoneFor(earlier.brought_by)
         })
+    }
+
+    /// Whether a record was deleted here before former states were kept, and can have come from nobody but the one that
+    /// is delivered to.
+    fn may_have_given(&self, row: &StoredRow<impl AsRef<[u8]>>) -> Result<bool, StoreError> {
+        let unknown = self.shadows_from != Seq::MAX && row.seq <= self.shadows_from;
+        if self.lens.side == Side::Serve || !unknown {
+            return Ok(false);
+        }
+        let born = row.head(self.names)?.life.born;
+        Ok(born.is_some_and(|born| born.writer != self.store.replica()) && self.is_only_reader()?)
     }
 
     fn is_unborn_push(&self, row: &StoredRow<impl AsRef<[u8]>>) -> Result<bool, StoreError> {

@@ -178,7 +178,7 @@ impl Running {
             return Err(violation("a reconfiguration while another one is under way"));
         };
         self.epochs.stage = Stage::Waiting(Box::new(hello));
-        // Until this is answered the client sends nothing more.
+        // Until this is answered the client sends nothing more: its part does not come before.
         self.end_part(outputs);
         self.go_on_with_epoch(outputs)
     }
@@ -352,6 +352,10 @@ impl Running {
 
     fn start_epoch(&mut self, agreed: Agreed, outputs: &mut Outputs) {
         let has = self.has();
+        if !agreed.takes {
+            // What is left of the peer's part does not come.
+            self.end_part(outputs);
+        }
         let Agreed { info, lens, .. } = agreed;
         if agreed.reconcile {
             self.reconciliation = Some(Reconciliation::new(lens.side));

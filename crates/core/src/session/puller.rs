@@ -22,8 +22,6 @@ pub(super) struct Puller {
     /// What is not handed over yet, and what it waits for.
     waiting: std::collections::VecDeque<(Vec<Bond>, Incoming, Mark)>,
     checkpoint: Seq,
-    /// So many messages were here when a comparison was over: the first checkpoint behind them ends the peer's part.
-    part_behind: Option<u64>,
     peer_head: Seq,
     /// Switched off: what still comes is refused.
     off: bool,
@@ -39,7 +37,6 @@ impl Puller {
             applying_bytes: 0,
             waiting: std::collections::VecDeque::new(),
             checkpoint,
-            part_behind: None,
             peer_head,
             off: false,
         }
@@ -65,11 +62,6 @@ impl Puller {
         } else {
             Err(violation("a number that stands for two names"))
         }
-    }
-
-    /// Takes note that a comparison is over.
-    pub(super) fn await_part(&mut self) {
-        self.part_behind = Some(self.applied + self.applying.len() as u64);
     }
 
     /// The peer's feed ends here.
@@ -140,9 +132,8 @@ impl Puller {
             self.applying_bytes -= size;
             self.applied += 1;
             self.checkpoint = upto.unwrap_or(self.checkpoint);
-            if upto.is_some() && self.part_behind.is_some_and(|behind| self.applied > behind) {
-                (self.part_behind, ends_part) = (None, true);
-            }
+            // The one message that neither brings changes nor moves the checkpoint.
+            ends_part |= upto.is_none() && size == MESSAGE_COST_BYTES;
         }
         if self.applied > before {
             outputs.push_back(Output::Send(Frame::from(&Message::Ack(self.applied))));

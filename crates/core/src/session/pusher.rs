@@ -42,6 +42,8 @@ pub(super) struct Pusher {
     snapshot: Option<Seq>,
     /// The snapshot is not told before this is here.
     awaited: Awaited,
+    /// The peer was told that the records it lacked are all sent.
+    part_ended: bool,
     /// Messages not acknowledged yet: their size and what the peer has with them.
     in_flight: VecDeque<(usize, Option<Seq>)>,
     in_flight_bytes: usize,
@@ -112,6 +114,7 @@ impl Pusher {
             rest: None,
             snapshot: None,
             awaited: Awaited::default(),
+            part_ended: false,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             messages_acked: 0,

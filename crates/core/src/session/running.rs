@@ -230,10 +230,10 @@ impl Running {
         }
     }
 
-    /// (Server) the client's part of what a comparison found is here, or is not waited for any longer.
+    /// The peer's part of what a comparison found is here, or is not waited for any longer.
     pub(super) fn end_part(&mut self, outputs: &mut Outputs) {
         let has = self.has();
-        if let Some(pusher) = self.pusher.as_mut().filter(|_| self.tokens.is_some()) {
+        if let Some(pusher) = &mut self.pusher {
             pusher.on_part(has, outputs);
         }
     }
@@ -297,12 +297,12 @@ impl Running {
         let has = self.has();
         self.surplus.found(&outcome.to_send);
         self.surplus.complete();
-        // A client that took itself for up to date before that would keep what is deleted, or not for it.
+        // Who took itself for up to date before that would keep what is deleted, or not for it. (Where the server decides,
+        // the client takes in what comes only behind what it has told.)
         let serves = self.tokens.is_some();
-        let puller = self.puller.as_mut().filter(|puller| serves && puller.is_on());
-        let part = puller.map(Puller::await_part).is_some();
+        let takes = self.puller.as_ref().is_some_and(Puller::is_on);
         let restricted = self.pusher.as_ref().is_some_and(|pusher| !pusher.view().is_all());
-        let awaited = Awaited { part, held: serves && (restricted || !part) };
+        let awaited = Awaited { part: takes && !self.waits, held: serves && (restricted || !takes) };
         // A half that is off goes on where it was once it is on again.
         if let Some(pusher) = self.pusher.as_mut().filter(|pusher| !pusher.is_off()) {
             pusher.start_with(outcome, awaited, has, outputs);

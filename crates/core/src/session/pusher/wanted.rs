@@ -5,16 +5,16 @@ use std::sync::Arc;
 use super::{Gate, Pusher};
 use crate::feed::{FeedBatch, Seq};
 use crate::limits::{BATCH_BYTES, SEND_WINDOW_BYTES, WANTED_CHUNK};
-use crate::session::Outputs;
 use crate::session::reconcile::Outcome;
+use crate::session::{Frame, Output, Outputs};
 use crate::view::{Held, Lens, Side};
 
-/// (Server) what has to be here before a client that was compared with is told that it is up to date.
+/// What has to be here before a peer that was compared with is told that it is up to date.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(in crate::session) struct Awaited {
-    /// What only the client has: it may hold what is deleted here and nowhere told of any more.
+    /// What only the peer has: it may hold what is deleted here and nowhere told of any more.
     pub(in crate::session) part: bool,
-    /// What the client has and may not be shown: it has to take that back.
+    /// (Server) what the client has and may not be shown: it has to take that back.
     pub(in crate::session) held: bool,
 }
 
@@ -27,7 +27,7 @@ impl Awaited {
 impl Pusher {
     /// Whether everything that a reconciliation found is acknowledged.
     pub(in crate::session) fn is_past_wanted(&self) -> bool {
-        self.started && self.snapshot.is_none() && self.in_flight.is_empty()
+        self.started && self.in_flight.is_empty() && (self.snapshot.is_none() || self.is_wanted_sent())
     }
 
     /// Starts with what a reconciliation found the peer to lack; the feed goes on behind its snapshot, once
@@ -40,7 +40,7 @@ impl Pusher {
         outputs: &mut Outputs,
     ) {
         self.started = true;
-        self.awaited = awaited;
+        (self.awaited, self.part_ended) = (awaited, false);
         self.wanted = outcome.to_send.into();
         self.snapshot = Some(outcome.snapshot);
         // What is to be given back, the client names itself. Edits that take a record out of its view are not among what
@@ -89,14 +89,18 @@ impl Pusher {
         }
     }
 
-    /// The last record that the peer lacked is sent: it learns from where on it has the feed, even if there was
-    /// none to send.
+    /// The last record that the peer lacked is sent: it is told that this was the part of this side, and once what is
+    /// awaited is here, from where on it has the feed, even if there was none to send.
     pub(super) fn end_wanted_if_done(&mut self, has: Seq, outputs: &mut Outputs) {
-        if self.gate == Gate::Open
-            && self.awaited.is_here()
-            && self.is_wanted_sent()
-            && let Some(snapshot) = self.snapshot.take()
-        {
+        if self.gate != Gate::Open || self.snapshot.is_none() || !self.is_wanted_sent() {
+            return;
+        }
+        if !std::mem::replace(&mut self.part_ended, true) {
+            let head = self.changes(None, has, false).encode_head();
+            self.sent_message(0, None);
+            outputs.push_back(Output::Send(Frame { head, shared: None }));
+        }
+        if let Some(snapshot) = self.snapshot.take_if(|_| self.awaited.is_here()) {
             self.sent = snapshot;
             self.tell(has, outputs);
             if std::mem::take(&mut self.settles) {

@@ -32,6 +32,7 @@ pub(super) struct Model {
     pub(super) refuses: Option<&'static [u8]>,
     /// What it did not take, until the peer knows.
     pub(super) refused: Vec<RefusedWrite>,
+    refused_so_far: u64,
     /// The numbers of the peer's refusals that it took.
     pub(super) taken: Vec<u64>,
 }
@@ -47,12 +48,15 @@ impl Model {
             last_peer: None,
             refuses: None,
             refused: Vec::new(),
+            refused_so_far: 0,
             taken: Vec::new(),
         }
     }
 
     pub(super) fn refuse(&mut self, id: RecordId, version: u64) {
-        let no = self.refused.last().map_or(self.taken.len() as u64 + 1, |last| last.no + 1);
+        // A number is never given twice, also after all before it were forgotten.
+        self.refused_so_far += 1;
+        let no = self.refused_so_far;
         self.refused.push(RefusedWrite {
             no,
             id,
