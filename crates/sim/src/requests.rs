@@ -100,7 +100,7 @@ impl World {
                 }
                 Input::Feed(self.read(place, &store, after, max_bytes, &lens)?)
             }
-            Request::Wanted(ids, lens) => Input::Feed(Arc::new(store.records_in_full(&ids, &lens)?)),
+            Request::Wanted(ids, lens) => Input::Feed(Arc::new(store.wanted_in_full(&ids, &lens)?)),
             Request::Births(ids) => Input::Held(store.births(&ids)?),
             Request::Unshown(ids, lens) => Input::Unshown(Arc::new(store.unshown(&ids, &lens)?)),
             Request::List(lens) => Input::ReconcileSet(Box::new(store.reconcile_set(&lens)?)),

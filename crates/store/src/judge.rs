@@ -366,6 +366,17 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
+    /// The stretches of the feed in which a record had a former state that the view shows.
+    pub(crate) fn shown_before(&self, id: RecordId) -> Result<Vec<(Seq, Seq)>, StoreError> {
+        let mut shown = Vec::new();
+        self.each_shadow(id, 0, |Shadow { seq, until, body, .. }| {
+            if !body.is_empty() && self.why_not(&self.lens.view, id, body).is_none() {
+                shown.push((seq, until));
+            }
+        })?;
+        Ok(shown)
+    }
+
     /// Whether only fields that the view leaves out have changed.
     fn moved_by_hidden(&self, row: &StoredRow<impl AsRef<[u8]>>) -> Result<bool, StoreError> {
         if self.hidden.is_empty() {

@@ -3,6 +3,7 @@
 //! A record's body is one BlazeBinary blob, its history another; both live in one row, whose key is the record's
 //! place in the feed. See `docs/spec/file-format.md`.
 
+mod absent;
 mod aggregate;
 mod apply;
 mod authority;

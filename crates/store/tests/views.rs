@@ -191,6 +191,27 @@ fn a_kept_record_stays_and_a_record_with_unsent_edits_waits() {
 }
 
 #[test]
+fn a_record_that_left_while_a_comparison_sent_it_comes_whole_when_it_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path());
+    let mut reader = Reader::new(&hub, open(dir.path(), "a"), &view("team == \"ios\"", &[]));
+    // What both hold was listed here; before the reader is sent what it lacks, one of it leaves.
+    let listed = hub.head();
+    update(&hub, 1, &set("team", "web"));
+    let batch = hub.wanted_in_full(&[id(1), id(2)], &reader.lens).unwrap();
+    assert_eq!(batch.entries.len(), 1);
+    reader.take(&hub, &batch);
+    reader.place = listed;
+    update(&hub, 1, &set("team", "ios"));
+    reader.pull(&hub);
+    assert_eq!(reader.store.get(id(1)).unwrap(), hub.get(id(1)).unwrap());
+    // It still is taken away when it leaves again.
+    update(&hub, 1, &set("team", "web"));
+    reader.pull(&hub);
+    assert_eq!(reader.holds(), [2]);
+}
+
+#[test]
 fn a_record_that_waits_to_leave_is_never_the_same_in_a_comparison() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());

@@ -58,7 +58,7 @@ impl Driver {
         match output {
             Output::Read { after, max_bytes, lens } => self.read(after, max_bytes, &lens),
             Output::ReadWanted(ids, lens) => {
-                let work = move |store: &Store| store.records_in_full(&ids, &lens);
+                let work = move |store: &Store| store.wanted_in_full(&ids, &lens);
                 self.ask(work, |batch| Input::Feed(Arc::new(batch)));
             }
             _ => {}
