@@ -253,7 +253,10 @@ enum Spoiled {
 
 impl Spoiled {
     fn apply(self, (kind, mask, mut content): (u8, [u8; 4], Vec<u8>)) -> Vec<u8> {
-        let kept = content.len() - 3;
+        // What has nothing to spoil: a WebSocket's own frames.
+        let Some(kept) = content.len().checked_sub(3).filter(|kept| *kept > 0) else {
+            return encoded(kind, mask, &content);
+        };
         match self {
             Self::Changed => content[0] ^= 1,
             Self::Repeated => return encoded(kind, mask, &content).repeat(2),
