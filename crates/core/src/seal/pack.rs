@@ -30,6 +30,8 @@ const BLOCK_HEAD_BYTES: usize = 3;
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Level of zstd. Higher ones find little more in a few hundred bytes, and take several times as long.
 const LEVEL: i32 = 5;
+/// The same for a dictionary, which every member is sent once.
+const DICTIONARY_LEVEL: i32 = 12;
 /// Shorter values are left as they are, in bytes.
 const PACK_FROM: usize = 24;
 /// The smallest dictionary that is worth a statement, in bytes.
@@ -53,11 +55,15 @@ impl fmt::Debug for Dictionary {
 }
 
 impl Dictionary {
-    /// A dictionary of these bytes; `None` if they are too many.
+    /// A dictionary of these bytes, or of those that are a zstd frame here; `None` if they are too many, or damaged.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
+        let bytes: Box<[u8]> = match bytes.starts_with(&MAGIC) {
+            true => zstd::bulk::decompress(bytes, MAX_DICTIONARY_BYTES).ok()?.into(),
+            false => bytes.into(),
+        };
         let fits = !bytes.is_empty() && bytes.len() <= MAX_DICTIONARY_BYTES;
-        fits.then(|| Self { bytes: bytes.into(), packs: OnceLock::new(), unpacks: OnceLock::new() })
+        fits.then(|| Self { bytes, packs: OnceLock::new(), unpacks: OnceLock::new() })
     }
 
     fn packs(&self) -> Option<&CDict<'static>> {
@@ -115,8 +121,8 @@ impl<'s> Samples<'s> {
         Ok(())
     }
 
-    /// The bytes of a dictionary for a database of `records` records like these; `None` if they have too little in
-    /// common, or are too few.
+    /// The bytes of a dictionary for a database of `records` records like these, compressed; `None` if they have too
+    /// little in common, or are too few.
     #[must_use]
     pub fn dictionary(&self, records: u64) -> Option<Vec<u8>> {
         let here: usize = self.found.iter().map(Vec::len).sum();
@@ -127,6 +133,9 @@ impl<'s> Samples<'s> {
             return None;
         }
         let bytes = zstd::dict::from_samples(&self.found, most).ok()?;
+        let packed =
+            zstd::bulk::compress(&bytes, DICTIONARY_LEVEL).ok().filter(|packed| packed.len() < bytes.len());
+        let bytes = packed.unwrap_or(bytes);
         Dictionary::new(&bytes)?.packs().map(|_| bytes)
     }
 }

@@ -130,6 +130,22 @@ fn a_bomb_and_a_dictionary_that_is_none_are_refused() {
     assert_eq!(sealed(&keys, &values(1)), sealed(&self::keys(), &values(1)));
     assert_eq!(opened(&keys, &forged(&keys, &bomb)), Err(DecodeError::OutOfRange.into()));
     assert!(Dictionary::new(&[]).is_none() && Dictionary::new(&[0; MAX_DICTIONARY_BYTES + 1]).is_none());
+    for (len, fits) in [(MAX_DICTIONARY_BYTES, true), (MAX_DICTIONARY_BYTES + 1, false), (1 << 24, false)] {
+        let frame = zstd::bulk::compress(&vec![7; len], 3).unwrap();
+        assert_eq!(Dictionary::new(&frame).is_some(), fits, "{len} bytes from {}", frame.len());
+        assert!(Dictionary::new(&frame[..frame.len() - 1]).is_none(), "a frame that is cut off");
+    }
+}
+
+#[test]
+fn a_dictionary_says_the_same_compressed_as_it_is() {
+    let rule = EncryptionSpec::E2eOnly { routing_fields: vec!["status".to_owned()] };
+    let sealer = Sealer::new(keys(), rule);
+    let said = samples(&sealer).dictionary(1_000_000).unwrap();
+    let plain = zstd::bulk::decompress(&said, MAX_DICTIONARY_BYTES).unwrap();
+    assert!(said.len() < plain.len());
+    let (one, other) = (with_dictionary(&said), with_dictionary(&plain));
+    assert_eq!(sealed(&one, &values(1)), sealed(&other, &values(1)));
 }
 
 #[test]
