@@ -194,7 +194,10 @@ fn a_kept_record_stays_and_a_record_with_unsent_edits_waits() {
 fn a_record_that_left_while_a_comparison_sent_it_comes_whole_when_it_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub(dir.path());
-    let mut reader = Reader::new(&hub, open(dir.path(), "a"), &view("team == \"ios\"", &[]));
+    let ios = view("team == \"ios\"", &[]);
+    let mut reader = Reader::new(&hub, open(dir.path(), "a"), &ios);
+    // Somebody has read up to here, so that a difference is what whoever stands here gets.
+    Reader::new(&hub, open(dir.path(), "b"), &ios).pull(&hub);
     // What both hold was listed here; before the reader is sent what it lacks, one of it leaves.
     let listed = hub.head();
     update(&hub, 1, &set("team", "web"));
