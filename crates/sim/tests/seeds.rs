@@ -81,6 +81,23 @@ fn seeds_that_found_something_stay_quiet() {
 }
 
 #[test]
+fn seeds_that_found_something_about_views_and_rights_stay_quiet() {
+    let runs: [(fn(u64) -> SimConfig, &[u64]); 4] = [
+        (SimConfig::rules_for_seed, &[12, 57, 122, 187, 242, 291, 321, 380, 537, 657, 738, 954]),
+        (SimConfig::views_for_seed, &[67, 278]),
+        (SimConfig::switches_for_seed, &[323]),
+        (SimConfig::leases_for_seed, &[107, 309]),
+    ];
+    for (config, seeds) in runs {
+        for seed in seeds {
+            if let Err(violation) = simulate(*seed, config(*seed)) {
+                panic!("{violation}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in [1, 7, 23] {
         let runs = [(); 2].map(|()| simulate(seed, SimConfig::for_seed(seed)).unwrap());
