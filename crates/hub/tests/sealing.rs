@@ -706,6 +706,8 @@ async fn under_an_authority_what_is_sealed_stands_and_the_later_write_is_kept_as
         device.topology.shutdown().await;
     }
     a.bugs.update(id, record! { "MARKERname" => "MARKER-by-a" }).unwrap();
+    // Later by the clock: of two writes of one millisecond the replica's id decides which one is the later.
+    tokio::time::sleep(Duration::from_millis(5)).await;
     b.bugs.update(id, record! { "MARKERname" => "MARKER-by-b" }).unwrap();
     let other = b.bugs.insert(record! { "MARKERname" => "MARKER-new", "teamId" => "ios" }).unwrap();
     a.link_as(&hub, star()).await;
