@@ -333,12 +333,19 @@ def check_sealing():
     packed = {name: bytes.fromhex(text) for name, text in file["packed"].items() if name != "about"}
     nonces = hkdf(bytes([2]) * 32, b"blazedb seal 1 nonces", keyring)
     values = AESGCMSIV(hkdf(bytes([2]) * 32, b"blazedb seal 1 values", keyring))
-    form = opened(packed["sealed"].hex(), packed["context"])
-    assert form[0] == 1 and len(form) < len(packed["values"])
-    if zstd:
-        dictionary = zstd.ZstdDict(packed["dictionary"], is_raw=True)
-        unpacked = zstd.decompress(bytes.fromhex("28b52ffd") + form[1:], zstd_dict=dictionary)
-        assert b"\0" + unpacked == packed["values"]
+    for number, name in enumerate(["frame", "short", "long"], start=1):
+        form = opened(packed[f"sealed {name}"].hex(), packed["context"])
+        assert form[0] == number and len(form) < len(packed[f"values {name}"])
+        frame = form[1:]
+        if number > 1:
+            # The only block of a frame: what was left out is its descriptor and the head of a last, compressed block.
+            size, block = frame[:number - 1], frame[number - 1:]
+            head = struct.pack("<I", len(block) << 3 | 2 << 1 | 1)[:3]
+            frame = (b"\x20" if number == 2 else b"\x60") + size + head + block
+        if zstd:
+            dictionary = zstd.ZstdDict(packed["dictionary"], is_raw=True)
+            unpacked = zstd.decompress(bytes.fromhex("28b52ffd") + frame, zstd_dict=dictionary)
+            assert b"\0" + unpacked == packed[f"values {name}"]
     return f"{len(file['names'])} name, {len(cells)} cells, packed values" + ("" if zstd else " (not unpacked: no zstd here)")
 
 

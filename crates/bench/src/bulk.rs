@@ -89,6 +89,8 @@ pub(crate) fn run(count: u64) -> Result<Vec<Measure>, BenchError> {
         measures.push(Measure::beside(time, sealed.seconds, "s", beside.seconds).reach(Target::AtMost(1.5)));
         let wire = format!("bulk: bytes on the wire under e2e-only beside smart-proxy, {name}");
         measures.push(Measure::beside(wire, bytes(sealed), "B", bytes(beside)).reach(Target::AtMost(1.3)));
+        let cpu = format!("bulk: processor time of a record under e2e-only beside smart-proxy, {name}");
+        measures.push(Measure::beside(cpu, sealed.cpu(count), "us", beside.cpu(count)));
     }
     let peaks = compressed.nodes.iter().zip(&compressed.before);
     for ((node, before), name) in peaks.zip(["sender", "hub", "receiver"]) {

@@ -71,7 +71,8 @@ fn each<E: std::fmt::Display>(
     maps.iter().map(|map| encode(map).map_err(failed)).collect()
 }
 
-fn blaze(records: &[Fields], names: &[String]) -> Result<Encoded, BenchError> {
+/// The records as BlazeBinary; the number of a field is its place among `names`, which are in order.
+pub(crate) fn blaze(records: &[Fields], names: &[String]) -> Result<Encoded, BenchError> {
     let mut builder = RecordBuilder::new();
     let encode = |fields: &Fields| {
         let mut out = Vec::new();

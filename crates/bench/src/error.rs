@@ -37,6 +37,12 @@ pub enum BenchError {
     /// The cryptographic library failed.
     #[error("the cryptographic library failed")]
     Crypto,
+    /// Records that are sealed failed.
+    #[error(transparent)]
+    Seal(#[from] blazedb_core::seal::SealError),
+    /// The made-up records have too little in common.
+    #[error("no dictionary came of the records")]
+    NoDictionary,
     /// A node's process reports a failure.
     #[error("a node's process: {0}")]
     Node(String),

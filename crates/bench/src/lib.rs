@@ -22,6 +22,7 @@ mod raw;
 mod reconnect;
 mod records;
 mod report;
+mod seal;
 mod sustained;
 mod usage;
 mod views;
@@ -43,6 +44,8 @@ pub enum Workload {
     Local,
     /// BlazeBinary beside other encodings.
     Encode,
+    /// Sealing and opening records.
+    Seal,
     /// The first sync of many records: device, hub, device.
     Bulk,
     /// From a commit on one device to its sight on another.
@@ -65,9 +68,10 @@ pub enum Workload {
 
 impl Workload {
     /// Every workload, in the order in which they run.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Local,
         Self::Encode,
+        Self::Seal,
         Self::Bulk,
         Self::Latency,
         Self::Sustained,
@@ -85,6 +89,7 @@ impl Workload {
         match self {
             Self::Local => "local",
             Self::Encode => "encode",
+            Self::Seal => "seal",
             Self::Bulk => "bulk",
             Self::Latency => "latency",
             Self::Sustained => "sustained",
@@ -114,6 +119,7 @@ impl Workload {
         match self {
             Self::Local => local::run(records),
             Self::Encode => encode::run(),
+            Self::Seal => seal::run(),
             Self::Bulk => bulk::run(records),
             Self::Latency => latency::run(),
             Self::Sustained => sustained::run(),

@@ -80,7 +80,7 @@ impl SyncPolicy {
         self
     }
 
-    /// Whether batches are compressed if the other side can.
+    /// Whether batches are compressed if the other side can, and values before they are sealed.
     #[must_use]
     pub const fn compression(mut self, compression: bool) -> Self {
         self.compression = compression;

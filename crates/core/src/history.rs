@@ -9,6 +9,8 @@
 
 mod sealed;
 
+pub use sealed::{UniformGroup, write_group_fields};
+
 use std::collections::BTreeMap;
 
 use crate::blazebinary::varint::{Reader, write_varint, write_zigzag};
@@ -126,7 +128,11 @@ impl HistoryWriter<'_> {
         let is_sealed = !sealed.is_empty();
         self.head(&HistoryHead { uniform, sealed: is_sealed, life: state.life }, out);
         if uniform {
-            sealed.iter().for_each(|(group, _)| self.uniform_group(group, out));
+            for (group, _) in &sealed {
+                let mut fields = Vec::new();
+                write_group_fields(group.fields.iter().map(|field| field.field), &mut fields);
+                UniformGroup { epoch: group.epoch, fields: &fields, bytes: &group.bytes }.write(out);
+            }
             return;
         }
         let mut groups: BTreeMap<(Stamp, Seq), Vec<(FieldNo, &Cell)>> = BTreeMap::new();

@@ -253,19 +253,21 @@ pub struct Lens {
     pub held: Held,
     /// Which half of its session reads.
     pub side: Side,
+    /// Values that are sealed for it may be compressed before: its link compresses.
+    pub packs: bool,
 }
 
 impl Lens {
     /// Everything, for a reader that always saw everything.
     #[must_use]
     pub fn all(side: Side) -> Self {
-        Self { view: Arc::new(View::all()), held: Held::Same, side }
+        Self { view: Arc::new(View::all()), held: Held::Same, side, packs: true }
     }
 
     /// Whether batches read through this lens serve readers with the other one.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        self.side == other.side
+        (self.side, self.packs) == (other.side, other.packs)
             && self.view.id == other.view.id
             && match (&self.held, &other.held) {
                 (Held::Same, Held::Same) => true,

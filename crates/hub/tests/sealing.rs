@@ -648,6 +648,37 @@ async fn values_travel_and_lie_compressed_under_their_seal() {
     );
 }
 
+/// What a link sends that does not compress is not compressed under its seal either, as soon as it stops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_does_not_compress_leaves_sealed_values_as_long_as_they_are() {
+    const COUNT: i64 = 1_500;
+    let world = World::new();
+    let hub = world.hub().await;
+    let device = world.device("creator");
+    device.bugs.store().create_keyring("creator", e2e(), None).unwrap();
+    device.bugs.insert_many((0..COUNT).map(ticket)).unwrap();
+    assert!(device.bugs.store().share_dictionary().unwrap());
+    device.link_as(&hub, SyncPolicy::new().encryption(e2e()).compression(false)).await;
+    device.sync().await;
+    let sent = || device.topology.links().remove(0).1.traffic.bytes_sent as usize;
+    let long = sent();
+    let plain: usize = (0..COUNT).map(|n| readable_bytes(&ticket(n))).sum();
+    assert!(long > plain, "{long} bytes for {plain}");
+    device.topology.update_policy(&device.bugs, |policy| policy.compression(true)).await.unwrap();
+    device.bugs.insert_many((0..COUNT).map(ticket)).unwrap();
+    device.sync().await;
+    let short = sent() - long;
+    assert!(short < long / 2, "{short} bytes after {long}");
+    device.topology.update_policy(&device.bugs, |policy| policy.compression(false)).await.unwrap();
+    device.bugs.insert_many((0..COUNT).map(ticket)).unwrap();
+    device.sync().await;
+    let again = sent() - long - short;
+    assert!(again > plain, "{again} bytes for {plain}");
+    let b = world.joined("b", &hub, &device, true).await;
+    converge(&[&device, &b]).await;
+    assert_eq!(export(&b.bugs).len(), 3 * COUNT as usize);
+}
+
 /// An epoch that has no dictionary yet, and two members that each say one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_dictionaries_at_once_one_stays_and_all_opens() {

@@ -13,7 +13,7 @@ use blazedb_core::authority::Merged;
 use blazedb_core::blazebinary::varint::Reader;
 use blazedb_core::blazebinary::{RecordView, remap};
 use blazedb_core::feed::{Incoming, PeerNo, Seq};
-use blazedb_core::history::{HistoryReader, HistoryWriter};
+use blazedb_core::history::{HistoryReader, HistoryWriter, UniformGroup};
 use blazedb_core::merge::{ConflictKind, Displaced, Life, MergeReport, RecordState};
 use blazedb_core::{RecordId, ReplicaId};
 use blazedb_sqlite::rusqlite::params;
@@ -204,9 +204,8 @@ impl Applier<'_> {
         let (reader, mut bytes) = (HistoryReader { writer: &writer_of, row_seq: None }, Reader::new(history));
         let head = reader.head(&mut bytes)?;
         let (true, Some(born)) = (head.uniform, head.life.born) else { return Ok(false) };
-        let sealed = if head.sealed { Some(reader.uniform_group(born, &mut bytes)?) } else { None };
-        let sealed =
-            sealed.map(|group| group.renumber(&mut |no| self.numbers.field(self.writer, no))).transpose()?;
+        let group =
+            head.sealed.then(|| UniformGroup::read(&mut bytes, self.numbers.last_group())).transpose()?;
         if !self.same_fields {
             for (no, _) in RecordView::parse(body)?.iter() {
                 self.numbers.field(self.writer, no)?;
@@ -214,13 +213,14 @@ impl Applier<'_> {
         }
         self.intern_writer(born.writer)?;
         let place = self.place(self.writer.next_seq, self.source.peer_no);
+        let group = group.map(|group| self.numbers.group(self.writer, group)).transpose()?;
         let Writer { db, names, buffer, .. } = &mut *self.writer;
         let RowBuffer { history: row_history, body: row_body, .. } = buffer;
         row_history.clear();
         let mut writer_no = |writer| names.writer_no(writer).unwrap_or(u32::MAX);
         let mut history_writer = HistoryWriter { writer_no: &mut writer_no, row_seq: None };
         history_writer.head(&head, row_history);
-        sealed.iter().for_each(|group| history_writer.uniform_group(group, row_history));
+        group.iter().for_each(|group| group.write(row_history));
         let row_body = if self.same_fields {
             body
         } else {

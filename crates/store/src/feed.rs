@@ -56,7 +56,7 @@ impl Store {
             lock(&self.inner.reached).read(&batch);
             Ok(batch)
         })
-        .and_then(|batch| self.sealed(batch))
+        .and_then(|batch| self.sealed(batch, lens.packs))
     }
 
     /// Where the feed ends in a snapshot.
@@ -165,13 +165,13 @@ impl Store {
             }
             Ok(encoder.finish(0, 0))
         })
-        .and_then(|batch| self.sealed(batch))
+        .and_then(|batch| self.sealed(batch, lens.packs))
     }
 
     /// What leaves a member leaves sealed.
-    fn sealed(&self, batch: FeedBatch) -> Result<FeedBatch, StoreError> {
+    fn sealed(&self, batch: FeedBatch, packs: bool) -> Result<FeedBatch, StoreError> {
         match self.sealer() {
-            Some(sealer) if sealer.seals() => Ok(sealer.seal_batch(&batch)?),
+            Some(sealer) if sealer.seals() => Ok(sealer.seal_batch(&batch, packs)?),
             _ => Ok(batch),
         }
     }
@@ -225,6 +225,8 @@ struct Encoder<'a> {
     writers: NumberSet,
     /// The writer that was noted last.
     writer: Option<ReplicaId>,
+    /// The fields of the last group of a uniform history.
+    group: Vec<u8>,
     history: Vec<u8>,
     body: Vec<u8>,
     builder: RecordBuilder,
@@ -244,6 +246,7 @@ impl<'a> Encoder<'a> {
             fields: NumberSet::default(),
             writers: NumberSet::default(),
             writer: None,
+            group: Vec::new(),
             history: Vec::new(),
             body: Vec::new(),
             builder: RecordBuilder::new(),
@@ -295,9 +298,12 @@ impl<'a> Encoder<'a> {
             if let Some(born) = head.life.born {
                 self.note_writer(born.writer);
                 if head.sealed {
-                    let fields = row.uniform_group(self.names, born)?.fields;
-                    for field in fields {
-                        self.fields.insert(field.field);
+                    let group = row.uniform_group(self.names, &self.group)?;
+                    if group.fields != self.group {
+                        for field in group.numbers() {
+                            self.fields.insert(field);
+                        }
+                        self.group = group.fields.to_vec();
                     }
                 }
             }

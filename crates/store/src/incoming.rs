@@ -9,7 +9,7 @@ use blazedb_core::blazebinary::varint::Reader;
 use blazedb_core::blazebinary::{DecodeError, FieldNo, RecordView, validate_record};
 use blazedb_core::cell::Content;
 use blazedb_core::feed::{Incoming, PeerNames, PeerNo, Seq};
-use blazedb_core::history::{HistoryReader, read_removal};
+use blazedb_core::history::{HistoryReader, UniformGroup, read_removal};
 use blazedb_core::limits::{MAX_HISTORY_BYTES, MAX_RECORD_BYTES};
 use blazedb_core::merge::RecordState;
 use blazedb_core::numbers::NumberSet;
@@ -251,7 +251,7 @@ pub fn check(
 ) -> Result<CheckedBatch, StoreError> {
     let mut entries = Vec::new();
     let mut newest = Hlc::default();
-    let mut fields = NumberSet::default();
+    let mut checked = Checked::default();
     let total = incoming.data.len();
     let names = &incoming.names;
     let writer = |no| names.writer(no);
@@ -275,7 +275,7 @@ pub fn check(
                 return Err(DecodeError::Mismatch.into());
             }
         } else {
-            newest = newest.max(check_entry(&histories, bytes, names, &mut fields)?);
+            newest = newest.max(check_entry(&histories, bytes, names, &mut checked)?);
         }
         entries.push(CheckedEntry { id, starts: lead & 1 != 0, removal, history, body });
     }
@@ -283,7 +283,7 @@ pub fn check(
     if drift_ms > drift_limit_ms {
         return Err(DriftError { drift_ms, limit_ms: drift_limit_ms }.into());
     }
-    let changes = Changes { incoming, entries, fields, unopened: Vec::new() };
+    let changes = Changes { incoming, entries, fields: checked.fields, unopened: Vec::new() };
     Ok(CheckedBatch { source, newest, work: Work::Changes(changes) })
 }
 
@@ -316,10 +316,10 @@ fn check_refused(
     let writer = |no| names.writer(no);
     let histories = HistoryReader { writer: &writer, row_seq: None };
     let mut newest = Hlc::default();
-    let mut fields = NumberSet::default();
+    let mut checked = Checked::default();
     for state in writes.iter().filter_map(|write| write.state.as_ref()) {
         let entry = (state.history.as_slice(), state.body.as_slice());
-        newest = newest.max(check_entry(&histories, entry, &names, &mut fields)?);
+        newest = newest.max(check_entry(&histories, entry, &names, &mut checked)?);
     }
     let drift_ms = newest.millis().saturating_sub(now_ms);
     if drift_ms > drift_limit_ms {
@@ -328,19 +328,32 @@ fn check_refused(
     Ok(CheckedBatch { source, newest, work: Work::TakeBack(writes, Arc::new(names), Vec::new()) })
 }
 
-/// Checks one entry, its history and its body. Answers the newest time in it, and adds its fields to `fields`.
+/// What was found right in the entries so far.
+#[derive(Default)]
+struct Checked {
+    /// The fields of their bodies.
+    fields: NumberSet,
+    /// Those of the last group in a uniform history, as they stand there.
+    group: Vec<u8>,
+}
+
+/// Checks one entry, its history and its body. Answers the newest time in it, and adds to what was found right.
 fn check_entry(
     histories: &HistoryReader<'_>,
     (history, body): (&[u8], &[u8]),
     names: &PeerNames,
-    fields: &mut NumberSet,
+    checked: &mut Checked,
 ) -> Result<Hlc, StoreError> {
     let mut reader = Reader::new(history);
-    let mergeable = !body.is_empty() && check_body(body, names, fields)?;
+    let mergeable = !body.is_empty() && check_body(body, names, &mut checked.fields)?;
     let head = histories.head(&mut reader)?;
-    if let (true, Some(born)) = (head.uniform, head.life.born) {
+    if head.uniform {
         if head.sealed {
-            check_group(&histories.uniform_group(born, &mut reader)?, names)?;
+            let group = UniformGroup::read(&mut reader, &checked.group)?;
+            if group.fields != checked.group {
+                check_group(group.numbers(), names)?;
+                checked.group = group.fields.to_vec();
+            }
         }
         reader.finish()?;
         if mergeable {
@@ -354,7 +367,7 @@ fn check_entry(
     for (field, cell) in &state.cells {
         check_field(*field, names)?;
         if let Content::Sealed(Sealed::Write { group, .. }) = &cell.content {
-            check_group(group, names)?;
+            check_group(group.fields.iter().map(|field| field.field), names)?;
         }
         let sealed = matches!(cell.content, Content::Sealed(_));
         check_form(*field, sealed, names)?;

@@ -10,7 +10,7 @@ use blazedb_core::ReplicaId;
 use blazedb_core::blazebinary::varint::Reader;
 use blazedb_core::blazebinary::{DecodeError, FieldNo};
 use blazedb_core::feed::PeerNames;
-use blazedb_core::history::HistoryReader;
+use blazedb_core::history::{HistoryReader, UniformGroup, write_group_fields};
 use blazedb_core::limits::{MAX_FIELD_NAME_BYTES, MAX_FIELD_NAMES};
 use blazedb_core::merge::RecordState;
 use blazedb_core::seal::is_sealed_name;
@@ -180,11 +180,13 @@ pub(crate) fn check_peer_field_name(name: &str) -> std::result::Result<(), Store
 pub(crate) struct Numbers {
     names: Arc<PeerNames>,
     fields: Vec<Option<FieldNo>>,
+    /// The fields of the last group of a uniform history, in the peer's numbers and in those of this replica.
+    group: [Vec<u8>; 2],
 }
 
 impl Numbers {
     pub(crate) const fn new(names: Arc<PeerNames>) -> Self {
-        Self { names, fields: Vec::new() }
+        Self { names, fields: Vec::new(), group: [Vec::new(), Vec::new()] }
     }
 
     /// A state of the peer in the numbers of this replica.
@@ -219,6 +221,25 @@ impl Numbers {
             *slot = Some(here);
         }
         Ok(here)
+    }
+
+    /// The group of a uniform history in the numbers of this replica.
+    pub(crate) fn group<'a>(
+        &'a mut self,
+        writer: &mut Writer,
+        group: UniformGroup<'a>,
+    ) -> std::result::Result<UniformGroup<'a>, StoreError> {
+        if self.group[0] != group.fields {
+            let ours = group.numbers().map(|no| self.field(writer, no)).collect::<Result<Vec<_>, _>>()?;
+            self.group = [group.fields.to_vec(), Vec::new()];
+            write_group_fields(ours.into_iter(), &mut self.group[1]);
+        }
+        Ok(UniformGroup { fields: &self.group[1], ..group })
+    }
+
+    /// The fields of the last group, in the peer's numbers.
+    pub(crate) fn last_group(&self) -> &[u8] {
+        &self.group[0]
     }
 
     /// The number of a field that was asked for before.

@@ -12,7 +12,7 @@ use blazedb_core::blazebinary::varint::Reader;
 use blazedb_core::feed::{FeedBatch, PeerNo};
 use blazedb_core::history::HistoryReader;
 use blazedb_core::limits::{BATCH_BYTES, MAX_OWNED_REPLICAS, MAX_REFUSALS, MAX_REFUSED};
-use blazedb_core::view::{Held, Lens, Side, View};
+use blazedb_core::view::{Lens, Side, View};
 use blazedb_core::wire::{Refusals, RefusedState, RefusedWrite};
 use blazedb_core::{NodeId, RecordId, ReplicaId, Stamp};
 use blazedb_sqlite::rusqlite::{Connection, OptionalExtension, Result as SqlResult, Row, params};
@@ -90,7 +90,7 @@ impl Store {
         })?;
         let count = listed.len();
         let mut page = Page::default();
-        let lens = Lens { view: Arc::clone(view), held: Held::Same, side: Side::Serve };
+        let lens = Lens { view: Arc::clone(view), ..Lens::all(Side::Serve) };
         for mut write in listed.into_iter().take(MAX_REFUSALS) {
             write.state = page.state(&self.records_in_full(&[write.id], &lens)?)?;
             page.refusals.writes.push(write);

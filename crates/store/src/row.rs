@@ -4,11 +4,10 @@ use blazedb_core::blazebinary::varint::Reader;
 use blazedb_core::blazebinary::{DecodeError, RecordBuilder};
 use blazedb_core::cell::Content;
 use blazedb_core::feed::{PeerNo, Seq};
-use blazedb_core::history::{HistoryHead, HistoryReader, HistoryWriter, encode_body};
+use blazedb_core::history::{HistoryHead, HistoryReader, HistoryWriter, UniformGroup, encode_body};
 use blazedb_core::merge::{Life, RecordState};
-use blazedb_core::seal::SealedGroup;
 use blazedb_core::view::RemovalReason;
-use blazedb_core::{RecordId, ReplicaId, Stamp};
+use blazedb_core::{RecordId, ReplicaId};
 use blazedb_sqlite::rusqlite::{CachedStatement, Connection, OptionalExtension, Result, Row, params};
 
 use crate::error::StoreError;
@@ -93,16 +92,18 @@ impl<B: AsRef<[u8]>> StoredRow<B> {
     }
 
     /// The sealed values of a uniform history that has some.
+    ///
+    /// `known` are the fields of one that was read before.
     pub(crate) fn uniform_group(
         &self,
         names: &NameTable,
-        born: Stamp,
-    ) -> std::result::Result<SealedGroup, DecodeError> {
+        known: &[u8],
+    ) -> std::result::Result<UniformGroup<'_>, DecodeError> {
         let writer = |no| names.writer(no);
         let reader = HistoryReader { writer: &writer, row_seq: Some(self.seq) };
         let mut bytes = Reader::new(self.history.as_ref());
         reader.head(&mut bytes)?;
-        reader.uniform_group(born, &mut bytes)
+        UniformGroup::read(&mut bytes, known)
     }
 
     /// The start of the history, without its cells.

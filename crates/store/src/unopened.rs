@@ -7,7 +7,7 @@ use blazedb_core::RecordId;
 use blazedb_core::blazebinary::varint::{Reader, write_varint};
 use blazedb_core::blazebinary::{DecodeError, FieldNo, RecordView};
 use blazedb_core::feed::{Incoming, PeerNames};
-use blazedb_core::seal::{SealError, SealedGroup, Unopened, is_sealed_name};
+use blazedb_core::seal::{SealError, Unopened, is_sealed_name};
 use blazedb_core::topology::EncryptionSpec;
 use blazedb_core::wire::{RefusedState, RefusedWrite};
 use blazedb_sqlite::rusqlite::params;
@@ -167,12 +167,15 @@ impl CheckedBatch {
     }
 }
 
-pub(crate) fn check_group(group: &SealedGroup, names: &PeerNames) -> Result<(), StoreError> {
-    for field in &group.fields {
-        check_field(field.field, names)?;
-        check_form(field.field, true, names)?;
-    }
-    Ok(())
+/// Checks the names of a group's fields.
+pub(crate) fn check_group(
+    mut fields: impl Iterator<Item = FieldNo>,
+    names: &PeerNames,
+) -> Result<(), StoreError> {
+    fields.try_for_each(|field| {
+        check_field(field, names)?;
+        check_form(field, true, names)
+    })
 }
 
 /// Sealed values have sealed names, and no others have.

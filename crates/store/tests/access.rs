@@ -421,7 +421,7 @@ fn a_record_that_a_refusal_takes_away_is_shown_again_once_it_may_be() {
         assert_eq!(held.len(), if pulls { 0 } else { 2 });
         if !pulls {
             let held = Held::Under { views: held, upto: hub.head() };
-            let again = hub.feed(0, usize::MAX, &Lens { view: ios, held, side: Side::Serve }).unwrap();
+            let again = hub.feed(0, usize::MAX, &Lens { view: ios, held, ..Lens::all(Side::Serve) }).unwrap();
             assert_eq!(again.entries.len(), 1, "though nothing has changed");
         }
     }

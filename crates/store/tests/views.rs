@@ -36,7 +36,7 @@ impl Reader {
     fn new(hub: &Store, store: Store, view: &Arc<View>) -> Self {
         let shown = hub.show(LINK, store.replica(), view, false, false).unwrap();
         assert_eq!(shown, Shown::default());
-        let lens = Lens { view: Arc::clone(view), held: Held::Same, side: Side::Serve };
+        let lens = Lens { view: Arc::clone(view), ..Lens::all(Side::Serve) };
         Self { store, place: 0, lens, removals: Removals::default() }
     }
 
@@ -70,7 +70,7 @@ impl Reader {
     fn replace(&mut self, hub: &Store, view: &Arc<View>) {
         let Shown { held, .. } = hub.show(LINK, self.store.replica(), view, true, false).unwrap();
         let held = Held::Under { views: held, upto: self.place };
-        let lens = Lens { view: Arc::clone(view), held, side: Side::Serve };
+        let lens = Lens { view: Arc::clone(view), held, ..Lens::all(Side::Serve) };
         let batch = hub.feed(0, usize::MAX, &lens).unwrap();
         self.take(hub, &batch);
         self.place = batch.upto;
@@ -252,7 +252,7 @@ fn what_waits_to_leave_is_told_of_once_however_often_it_is_taken_away() {
     let lens = Lens {
         view: Arc::clone(&ios),
         held: Held::Under { views: held, upto: reader.place },
-        side: Side::Serve,
+        ..Lens::all(Side::Serve)
     };
     let removal = hub.feed(0, usize::MAX, &lens).unwrap();
     reader.take_telling(&hub, &removal, edit, Some(&ios));

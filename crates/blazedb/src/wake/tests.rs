@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use blazedb_core::blazebinary::varint::Reader as Bytes;
 use blazedb_core::feed::FeedBatch;
-use blazedb_core::view::{Held, Lens, Side, ViewRequest};
+use blazedb_core::view::{Lens, Side, ViewRequest};
 use blazedb_core::{RecordId, ReplicaId, Timestamp};
 use blazedb_store::Password;
 
@@ -115,7 +115,7 @@ async fn what_is_passed_over_holds_nothing_for_who_passes_it() {
         for step in 0..120 {
             if step % 20 == 0 {
                 for filter in filters {
-                    let lens = Lens { view: Arc::new(view(filter)), held: Held::Same, side: Side::Serve };
+                    let lens = Lens { view: Arc::new(view(filter)), ..Lens::all(Side::Serve) };
                     let after = database.store().head().saturating_sub(below(3));
                     let place = database.inner.wakes.enter(&database.inner, &lens.view, 0, after);
                     readers.push((lens, place, after));

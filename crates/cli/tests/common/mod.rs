@@ -108,11 +108,17 @@ impl Place {
     }
 
     fn until_ready(mut node: Running) -> (Running, String) {
-        let mut line = String::new();
-        node.err.read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready node="), "{line}");
-        node.collect_log();
-        (node, line.trim_end().to_owned())
+        loop {
+            let mut line = String::new();
+            let read = node.err.read_line(&mut line).unwrap();
+            assert!(read > 0, "it ended before it was ready: {}", node.log.lock().unwrap());
+            if line.starts_with("ready node=") {
+                node.collect_log();
+                return (node, line.trim_end().to_owned());
+            }
+            // What it says before: a peer may find it while it starts.
+            *node.log.lock().unwrap() += &line;
+        }
     }
 
     /// Waits until a database's records are these, as `export` prints them.

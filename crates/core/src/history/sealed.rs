@@ -44,15 +44,78 @@ pub(super) fn fit_uniform(groups: &[LiveGroup<'_>]) -> bool {
     }
 }
 
-impl HistoryWriter<'_> {
-    /// Writes the group of a uniform history: its stamp is the record's birth.
-    pub fn uniform_group(&mut self, group: &SealedGroup, out: &mut Vec<u8>) {
-        write_varint(u64::from(group.epoch), out);
-        write_varint(group.fields.len() as u64, out);
-        group.fields.iter().for_each(|field| write_varint(u64::from(field.field), out));
-        write_prefixed(&group.bytes, out);
+/// The group of a uniform history, as it stands there: its stamp is the record's birth, and all of it lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UniformGroup<'a> {
+    /// The epoch of the key.
+    pub epoch: u32,
+    /// How many fields are in it, and their numbers, encoded: the same bytes in all records that were inserted with
+    /// the same fields.
+    pub fields: &'a [u8],
+    /// Ciphertext and authentication tag.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> UniformGroup<'a> {
+    /// Reads a group; `reader` stands behind the head of its history. `known` are the fields of one that was read
+    /// before: those that are the same are not looked at again.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is damaged.
+    pub fn read(reader: &mut Reader<'a>, known: &[u8]) -> Result<Self, DecodeError> {
+        let epoch = reader.read_varint_u32()?;
+        let len = match known.is_empty() || !reader.rest().starts_with(known) {
+            true => fields_len(reader.rest())?,
+            false => known.len(),
+        };
+        Ok(Self { epoch, fields: reader.read_bytes(len)?, bytes: prefixed(reader)? })
     }
 
+    /// The numbers of its fields, in its order.
+    pub fn numbers(&self) -> impl Iterator<Item = FieldNo> + use<'a> {
+        let mut reader = Reader::new(self.fields);
+        let count = reader.read_varint().unwrap_or_default();
+        (0..count).map_while(move |_| reader.read_varint_u32().ok())
+    }
+
+    /// Appends it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        write_varint(u64::from(self.epoch), out);
+        out.extend_from_slice(self.fields);
+        write_prefixed(self.bytes, out);
+    }
+
+    fn to_group(self, born: Stamp) -> SealedGroup {
+        let fields = self.numbers().map(SealedField::written).collect();
+        SealedGroup { stamp: born, epoch: self.epoch, fields, bytes: self.bytes.into() }
+    }
+}
+
+/// Appends the numbers of a group's fields as they stand in a uniform history.
+pub fn write_group_fields(numbers: impl ExactSizeIterator<Item = FieldNo>, out: &mut Vec<u8>) {
+    write_varint(numbers.len() as u64, out);
+    numbers.for_each(|number| write_varint(u64::from(number), out));
+}
+
+/// How long the numbers of a group's fields are that `bytes` begin with.
+fn fields_len(bytes: &[u8]) -> Result<usize, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let mut numbers = Vec::new();
+    for _ in 0..count(&mut reader, MAX_FIELDS)? {
+        numbers.push(reader.read_varint_u32()?);
+    }
+    check_distinct(numbers)?;
+    Ok(bytes.len() - reader.remaining())
+}
+
+/// A group has fields, and none of them twice.
+fn check_distinct(mut numbers: Vec<FieldNo>) -> Result<(), DecodeError> {
+    numbers.sort_unstable();
+    let twice = numbers.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
+    if numbers.is_empty() || twice { Err(DecodeError::Mismatch) } else { Ok(()) }
+}
+
+impl HistoryWriter<'_> {
     pub(super) fn groups(&mut self, groups: &[LiveGroup<'_>], out: &mut Vec<u8>) {
         write_varint(groups.len() as u64, out);
         for (group, live) in groups {
@@ -88,19 +151,6 @@ impl HistoryWriter<'_> {
 }
 
 impl HistoryReader<'_> {
-    /// The group of a uniform history that is sealed; `reader` stands behind its head.
-    ///
-    /// # Errors
-    /// [`DecodeError`] if it is damaged.
-    pub fn uniform_group(&self, born: Stamp, reader: &mut Reader<'_>) -> Result<SealedGroup, DecodeError> {
-        let epoch = reader.read_varint_u32()?;
-        let mut fields = Vec::new();
-        for _ in 0..count(reader, MAX_FIELDS)? {
-            fields.push(SealedField::written(reader.read_varint_u32()?));
-        }
-        group(born, epoch, fields, reader)
-    }
-
     pub(super) fn sealed_cells(
         &self,
         head: &HistoryHead,
@@ -108,7 +158,7 @@ impl HistoryReader<'_> {
         cells: &mut Vec<(FieldNo, Cell)>,
     ) -> Result<(), DecodeError> {
         if let (true, Some(born)) = (head.uniform, head.life.born) {
-            let group = Arc::new(self.uniform_group(born, reader)?);
+            let group = Arc::new(UniformGroup::read(reader, &[])?.to_group(born));
             let seq = self.row_seq.unwrap_or_default();
             cells.extend(group.fields.iter().map(|field| live_cell(&group, field, seq)));
             return Ok(());
@@ -186,12 +236,7 @@ fn group(
     fields: Vec<SealedField>,
     reader: &mut Reader<'_>,
 ) -> Result<SealedGroup, DecodeError> {
-    let mut numbers: Vec<FieldNo> = fields.iter().map(|field| field.field).collect();
-    numbers.sort_unstable();
-    let twice = numbers.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
-    if fields.is_empty() || twice {
-        return Err(DecodeError::Mismatch);
-    }
+    check_distinct(fields.iter().map(|field| field.field).collect())?;
     Ok(SealedGroup { stamp, epoch, fields, bytes: prefixed(reader)?.into() })
 }
 

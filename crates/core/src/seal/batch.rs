@@ -6,18 +6,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::cells::{
-    Bound, LARGE_VALUE_BYTES, begin_values, group_context, group_values, open_state, seal_state,
-};
+use super::cells::{LARGE_VALUE_BYTES, begin_values, group_context, group_values, open_state, seal_state};
 use super::pack::Packer;
-use super::{FieldTag, SealError, Sealed, SealedField, SealedGroup, Sealer, is_sealed_name};
+use super::shape::{OpenShape, SealShape};
+use super::{FieldTag, SealError, Sealed, Sealer, is_sealed_name};
 use crate::blazebinary::varint::{Reader, write_varint};
 use crate::blazebinary::{DecodeError, FieldNo, RawValue, RecordBuilder, RecordView};
 use crate::cell::Content;
 use crate::feed::{FeedBatch, FeedEntry, Incoming, Names, PeerNames};
-use crate::history::{HistoryHead, HistoryReader, HistoryWriter, encode_body, mark_sealed, read_removal};
+use crate::history::{
+    HistoryHead, HistoryReader, HistoryWriter, UniformGroup, encode_body, mark_sealed, read_removal,
+};
 use crate::id::{RecordId, ReplicaId};
 use crate::merge::RecordState;
+use crate::stamp::Stamp;
 
 /// A record of a batch that could not be opened, and so was left out.
 #[derive(Clone, PartialEq, Debug)]
@@ -60,8 +62,10 @@ struct Scratch<'k> {
     history: Vec<u8>,
     body: Vec<u8>,
     context: Vec<u8>,
+    values: Vec<u8>,
     builder: RecordBuilder,
     packer: Packer<'k>,
+    sealing: SealShape,
 }
 
 impl<'k> Scratch<'k> {
@@ -70,15 +74,16 @@ impl<'k> Scratch<'k> {
             history: Vec::new(),
             body: Vec::new(),
             context: Vec::new(),
+            values: Vec::new(),
             builder: RecordBuilder::default(),
             packer: Packer::new(&sealer.keys),
+            sealing: SealShape::default(),
         }
     }
 }
 
 /// What the numbers of a batch to be sealed stand for.
-struct Outgoing<'a> {
-    sealer: &'a Sealer,
+struct Outgoing {
     /// The tags of fields that are to be sealed, by number; `None`: it stays readable.
     tags: BTreeMap<FieldNo, Option<FieldTag>>,
     writers: BTreeMap<u32, ReplicaId>,
@@ -86,11 +91,12 @@ struct Outgoing<'a> {
 }
 
 impl Sealer {
-    /// Seals what a batch holds of the fields that the rule names, and the names of these.
+    /// Seals what a batch holds of the fields that the rule names, and the names of these. `packs` says whether values
+    /// are compressed before, where that makes them shorter.
     ///
     /// # Errors
     /// [`SealError`] if a key is missing, a name or record is too large, or the batch is damaged.
-    pub fn seal_batch(&self, batch: &FeedBatch) -> Result<FeedBatch, SealError> {
+    pub fn seal_batch(&self, batch: &FeedBatch, packs: bool) -> Result<FeedBatch, SealError> {
         let mut tags = BTreeMap::new();
         let mut fields = Vec::with_capacity(batch.names.fields.len());
         for (number, name) in &batch.names.fields {
@@ -105,8 +111,9 @@ impl Sealer {
         }
         let writers: BTreeMap<_, _> = batch.names.writers.iter().copied().collect();
         let numbers = writers.iter().map(|(number, writer)| (*writer, *number)).collect();
-        let outgoing = Outgoing { sealer: self, tags, writers, numbers };
+        let outgoing = Outgoing { tags, writers, numbers };
         let mut scratch = Scratch::new(self);
+        scratch.packer.set_packs(packs);
         let (mut data, mut entries) = (Vec::new(), Vec::with_capacity(batch.entries.len()));
         data.reserve(batch.data.len() + 32 * batch.entries.len());
         let mut reader = Reader::new(&batch.data);
@@ -151,7 +158,7 @@ impl Sealer {
     }
 }
 
-impl Outgoing<'_> {
+impl Outgoing {
     fn tag(&self, field: FieldNo) -> Option<FieldTag> {
         self.tags.get(&field).copied().flatten()
     }
@@ -170,85 +177,72 @@ impl Outgoing<'_> {
         let reader = HistoryReader { writer: &writer, row_seq: None };
         let mut history = Reader::new(entry.history);
         let head = reader.head(&mut history)?;
-        let Scratch { history: new_history, body: new_body, context, builder, packer } = scratch;
-        new_history.clear();
-        new_body.clear();
-        let mut writer_no = |writer| self.numbers.get(&writer).copied().unwrap_or(u32::MAX);
-        let mut writer = HistoryWriter { writer_no: &mut writer_no, row_seq: None };
-        let group = if head.uniform && !head.sealed {
-            self.uniform(entry, &head, context, builder, packer)?
-        } else {
-            None
-        };
-        match group {
+        scratch.history.clear();
+        scratch.body.clear();
+        let uniform = head.uniform && !head.sealed;
+        match if uniform { self.uniform(entry, &head, scratch)? } else { None } {
             Some(Uniform::Plain) => {
                 entry.write(out);
                 return Ok(());
             }
-            Some(Uniform::Sealed(group)) => {
-                // All there was to the history is its head.
-                new_history.extend_from_slice(entry.history);
-                mark_sealed(new_history, true);
-                writer.uniform_group(&group, new_history);
-                builder.finish_into(new_body);
-            }
+            Some(Uniform::Sealed) => {}
             None => {
                 let state = reader.state(&mut Reader::new(entry.history), entry.body)?;
-                let state = seal_state(packer, entry.id, state, |field| self.tag(field))?;
-                writer.state(&state, |_| true, new_history);
-                encode_body(&state, |_| true, builder, new_body)?;
+                let state = seal_state(&mut scratch.packer, entry.id, state, |field| self.tag(field))?;
+                let mut writer_no = |writer| self.numbers.get(&writer).copied().unwrap_or(u32::MAX);
+                let mut writer = HistoryWriter { writer_no: &mut writer_no, row_seq: None };
+                writer.state(&state, |_| true, &mut scratch.history);
+                encode_body(&state, |_| true, &mut scratch.builder, &mut scratch.body)?;
             }
         }
-        Entry { history: new_history, body: new_body, ..*entry }.write(out);
+        Entry { history: &scratch.history, body: &scratch.body, ..*entry }.write(out);
         Ok(())
     }
 
-    /// The common case: a record that was inserted and not changed since, without large values. What stays
-    /// readable is then in `builder`. `None` if it is another case.
+    /// The common case: a record that was inserted and not changed since, without large values. `None` if it is
+    /// another case; else history and body are in `scratch`, unless they stay as they are.
     fn uniform(
         &self,
         entry: &Entry<'_>,
         head: &HistoryHead,
-        context: &mut Vec<u8>,
-        builder: &mut RecordBuilder,
-        packer: &mut Packer<'_>,
+        scratch: &mut Scratch<'_>,
     ) -> Result<Option<Uniform>, SealError> {
         let (Some(born), false) = (head.life.born, entry.body.is_empty()) else { return Ok(None) };
-        let mut sealed: Vec<(FieldTag, FieldNo, RawValue<'_>)> = Vec::new();
-        builder.clear();
-        for (field, value) in RecordView::parse(entry.body)?.iter() {
-            match self.tag(field) {
-                Some(_) if value.encoded_len() >= LARGE_VALUE_BYTES => return Ok(None),
-                Some(tag) => sealed.push((tag, field, value)),
-                None => builder.push_raw(field, value)?,
-            }
-        }
-        if sealed.is_empty() {
+        let Scratch { history, body, context, values, builder, packer, sealing } = scratch;
+        let fields: Vec<(FieldNo, RawValue<'_>)> = RecordView::parse(entry.body)?.iter().collect();
+        sealing.fit(&fields, |field| self.tag(field));
+        let mut sealed = sealing.sealed(&fields).peekable();
+        if sealed.peek().is_none() {
             return Ok(Some(Uniform::Plain));
         }
-        sealed.sort_unstable_by_key(|(tag, ..)| *tag);
-        let keys = &self.sealer.keys;
+        values.clear();
+        begin_values(values);
+        for (_, value) in sealed {
+            if entry.body.len() >= LARGE_VALUE_BYTES && value.encoded_len() >= LARGE_VALUE_BYTES {
+                return Ok(None);
+            }
+            value.encode_into(values);
+        }
+        let keys = packer.keys();
         context.clear();
-        let bound = sealed.iter().map(|(tag, ..)| Bound { tag: *tag, absent: false, replaced: &[] });
-        group_context(keys, entry.id, born, keys.current(), bound, context);
-        let mut bytes = Vec::with_capacity(entry.body.len() + 32);
-        begin_values(&mut bytes);
-        sealed.iter().for_each(|(_, _, value)| value.encode_into(&mut bytes));
-        let epoch = packer.seal(context, &mut bytes)?;
-        let fields = sealed.iter().map(|(_, field, _)| SealedField::written(*field));
-        Ok(Some(Uniform::Sealed(SealedGroup {
-            stamp: born,
-            epoch,
-            fields: fields.collect(),
-            bytes: bytes.into(),
-        })))
+        group_context(keys, entry.id, born, keys.current(), context);
+        context.extend_from_slice(&sealing.bound);
+        let epoch = packer.seal(context, values)?;
+        // All there was to the history is its head.
+        history.extend_from_slice(entry.history);
+        mark_sealed(history, true);
+        UniformGroup { epoch, fields: &sealing.fields, bytes: values }.write(history);
+        builder.clear();
+        sealing.open(&fields).try_for_each(|(field, value)| builder.push_raw(*field, *value))?;
+        builder.finish_into(body);
+        Ok(Some(Uniform::Sealed))
     }
 }
 
 enum Uniform {
     /// Nothing of it is to be sealed.
     Plain,
-    Sealed(SealedGroup),
+    Sealed,
 }
 
 enum Failure {
@@ -277,6 +271,8 @@ struct Arriving<'a> {
     numbered: BTreeMap<Arc<str>, FieldNo>,
     /// A field has two numbers: it comes sealed and readable, because what is sealed was changed.
     twofold: bool,
+    /// Of the last group.
+    shape: OpenShape,
 }
 
 impl<'a> Arriving<'a> {
@@ -288,6 +284,7 @@ impl<'a> Arriving<'a> {
             numbers: None,
             numbered: BTreeMap::new(),
             twofold: false,
+            shape: OpenShape::new(),
         }
     }
 
@@ -347,37 +344,37 @@ impl<'a> Arriving<'a> {
             Entry { starts, ..*entry }.write(out);
             return Ok(());
         }
-        let Scratch { history: new_history, body: new_body, context, builder, packer } = scratch;
-        new_history.clear();
-        new_body.clear();
-        builder.clear();
+        scratch.history.clear();
+        scratch.body.clear();
         if let (true, Some(born)) = (head.uniform && !self.twofold, head.life.born) {
             let head_len = entry.history.len() - history.remaining();
-            let group = reader.uniform_group(born, &mut history)?;
+            let group = UniformGroup::read(&mut history, &self.shape.fields)?;
             history.finish()?;
-            group.fields.iter().try_for_each(|field| self.learn(field.field))?;
+            self.learn_shape(&group)?;
             if self.twofold {
                 return self.entry(entry, starts, scratch, out);
             }
-            new_history.extend_from_slice(entry.history.get(..head_len).unwrap_or_default());
-            mark_sealed(new_history, false);
-            self.uniform(entry, &group, context, builder, packer)?;
-            builder.finish_into(new_body);
+            scratch.history.extend_from_slice(entry.history.get(..head_len).unwrap_or_default());
+            mark_sealed(&mut scratch.history, false);
+            self.uniform(entry, &group, born, scratch)?;
         } else {
             let mut whole = Reader::new(entry.history);
             let mut state = reader.state(&mut whole, entry.body)?;
             whole.finish()?;
             self.learn_all(&state)?;
-            open_state(packer, entry.id, &mut state, |field| self.tag(field)).map_err(Failure::Seal)?;
+            open_state(&mut scratch.packer, entry.id, &mut state, |field| self.tag(field))
+                .map_err(Failure::Seal)?;
             if self.twofold {
                 self.merge_forms(&mut state);
             }
             let numbers = self.numbers.get_or_insert_with(|| names.writer_numbers());
             let mut writer_no = |writer| numbers.get(&writer).copied().unwrap_or(u32::MAX);
-            HistoryWriter { writer_no: &mut writer_no, row_seq: None }.state(&state, |_| true, new_history);
-            encode_body(&state, |_| true, builder, new_body).map_err(|error| Failure::Seal(error.into()))?;
+            let mut writer = HistoryWriter { writer_no: &mut writer_no, row_seq: None };
+            writer.state(&state, |_| true, &mut scratch.history);
+            encode_body(&state, |_| true, &mut scratch.builder, &mut scratch.body)
+                .map_err(|error| Failure::Seal(error.into()))?;
         }
-        Entry { id: entry.id, starts, history: new_history, body: new_body }.write(out);
+        Entry { id: entry.id, starts, history: &scratch.history, body: &scratch.body }.write(out);
         Ok(())
     }
 
@@ -417,32 +414,45 @@ impl<'a> Arriving<'a> {
         *state = merged;
     }
 
-    /// Opens the group of a uniform record and puts all values in order.
+    /// Makes the shape that of a group, if it is not.
+    fn learn_shape(&mut self, group: &UniformGroup<'_>) -> Result<(), Failure> {
+        if group.fields != self.shape.fields {
+            let numbers: Vec<FieldNo> = group.numbers().collect();
+            numbers.iter().try_for_each(|field| self.learn(*field))?;
+            let shape = OpenShape::of(group.fields, &numbers, |field| self.tag(field));
+            self.shape = shape.map_err(Failure::Seal)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the group of a uniform record, whose shape is known, and puts all values in order.
     fn uniform(
-        &mut self,
+        &self,
         entry: &Entry<'_>,
-        group: &SealedGroup,
-        context: &mut Vec<u8>,
-        builder: &mut RecordBuilder,
-        packer: &mut Packer<'_>,
+        group: &UniformGroup<'_>,
+        born: Stamp,
+        scratch: &mut Scratch<'_>,
     ) -> Result<(), Failure> {
-        let mut tags = Vec::with_capacity(group.fields.len());
-        for field in &group.fields {
-            tags.push(self.tag(field.field).map_err(Failure::Seal)?);
-        }
+        let Scratch { body, context, values, builder, packer, .. } = scratch;
         context.clear();
-        let bound = tags.into_iter().map(|tag| Bound { tag, absent: false, replaced: &[] });
-        group_context(packer.keys(), entry.id, group.stamp, group.epoch, bound, context);
-        let mut plain = group.bytes.to_vec();
-        let opened = packer.open(group.epoch, context, &mut plain).and_then(|()| group_values(&plain, group));
-        let mut fields = opened.map_err(Failure::Seal)?;
-        if !entry.body.is_empty() {
+        group_context(packer.keys(), entry.id, born, group.epoch, context);
+        context.extend_from_slice(&self.shape.bound);
+        values.clear();
+        values.extend_from_slice(group.bytes);
+        let opened = packer.open(group.epoch, context, values);
+        let opened = opened.and_then(|()| group_values(values, self.shape.len())).map_err(Failure::Seal)?;
+        builder.clear();
+        let mut push = |(field, value)| builder.push_raw(field, value);
+        let pushed = if entry.body.is_empty() {
+            self.shape.by_field(&opened).try_for_each(push)
+        } else {
+            let mut fields: Vec<_> = self.shape.by_field(&opened).collect();
             fields.extend(RecordView::parse(entry.body)?.iter());
-        }
-        fields.sort_unstable_by_key(|(field, _)| *field);
-        for (field, value) in fields {
-            builder.push_raw(field, value).map_err(|error| Failure::Seal(error.into()))?;
-        }
+            fields.sort_unstable_by_key(|(field, _)| *field);
+            fields.into_iter().try_for_each(&mut push)
+        };
+        pushed.map_err(|error| Failure::Seal(error.into()))?;
+        builder.finish_into(body);
         Ok(())
     }
 

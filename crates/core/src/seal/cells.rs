@@ -29,25 +29,26 @@ pub(super) struct Bound<'a> {
     pub(super) replaced: &'a [Stamp],
 }
 
-/// What the values of a write are bound to. Begins with `database`.
-pub(super) fn group_context<'a>(
-    keys: &SealKeys,
-    id: RecordId,
-    stamp: Stamp,
-    epoch: u32,
-    fields: impl Iterator<Item = Bound<'a>>,
-    out: &mut Vec<u8>,
-) {
+impl Bound<'_> {
+    /// A field that was written where nothing was.
+    pub(super) const fn written(tag: FieldTag) -> Self {
+        Self { tag, absent: false, replaced: &[] }
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.tag);
+        out.push(u8::from(self.absent) | (self.replaced.len() as u8) << 1);
+        self.replaced.iter().for_each(|stamp| put_stamp(*stamp, out));
+    }
+}
+
+/// The start of what the values of a write are bound to; its fields follow.
+pub(super) fn group_context(keys: &SealKeys, id: RecordId, stamp: Stamp, epoch: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(GROUP_CONTEXT);
     out.extend_from_slice(keys.database());
     out.extend_from_slice(id.as_bytes());
     put_stamp(stamp, out);
     out.extend_from_slice(&epoch.to_be_bytes());
-    for Bound { tag, absent, replaced } in fields {
-        out.extend_from_slice(&tag);
-        out.push(u8::from(absent) | (replaced.len() as u8) << 1);
-        replaced.iter().for_each(|stamp| put_stamp(*stamp, out));
-    }
 }
 
 fn put_stamp(stamp: Stamp, out: &mut Vec<u8>) {
@@ -138,13 +139,12 @@ fn seal_group(
     cells: &[TaggedCell],
 ) -> Result<SealedGroup, SealError> {
     let (mut context, mut bytes) = (Vec::new(), Vec::new());
-    let bound = cells.iter().map(|(tag, _, cell)| Bound {
-        tag: *tag,
-        absent: cell.content == Content::Absent,
-        replaced: &cell.replaced,
-    });
     let keys = packer.keys();
-    group_context(keys, id, stamp, keys.current(), bound, &mut context);
+    group_context(keys, id, stamp, keys.current(), &mut context);
+    for (tag, _, cell) in cells {
+        let absent = cell.content == Content::Absent;
+        Bound { tag: *tag, absent, replaced: &cell.replaced }.write(&mut context);
+    }
     begin_values(&mut bytes);
     for (_, _, cell) in cells {
         if let Content::Register(value) = &cell.content {
@@ -168,37 +168,32 @@ fn open_group(
     tag: impl Fn(FieldNo) -> Result<FieldTag, SealError>,
 ) -> Result<BTreeMap<FieldNo, OwnedValue>, SealError> {
     let mut context = Vec::new();
-    let tags = group.fields.iter().map(|field| tag(field.field)).collect::<Result<Vec<_>, _>>()?;
-    let bound = group.fields.iter().zip(tags).map(|(field, tag)| Bound {
-        tag,
-        absent: field.absent,
-        replaced: &field.replaced,
-    });
-    group_context(packer.keys(), id, group.stamp, group.epoch, bound, &mut context);
+    group_context(packer.keys(), id, group.stamp, group.epoch, &mut context);
+    for SealedField { field, absent, replaced } in &group.fields {
+        Bound { tag: tag(*field)?, absent: *absent, replaced }.write(&mut context);
+    }
     let mut plain = group.bytes.to_vec();
     packer.open(group.epoch, &context, &mut plain)?;
-    let values = group_values(&plain, group)?;
-    Ok(values.into_iter().map(|(field, value)| (field, OwnedValue::from(value))).collect())
+    let live = group.fields.iter().filter(|field| !field.absent);
+    let values = group_values(&plain, live.clone().count())?;
+    Ok(live.zip(values).map(|(field, value)| (field.field, OwnedValue::from(value))).collect())
 }
 
-/// The values of an opened group by field, in the group's order; removed fields have none.
-pub(super) fn group_values<'a>(
-    plain: &'a [u8],
-    group: &SealedGroup,
-) -> Result<Vec<(FieldNo, RawValue<'a>)>, SealError> {
+/// The values of an opened group that has `count`, in the order of its fields; removed ones have none.
+pub(super) fn group_values(plain: &[u8], count: usize) -> Result<Vec<RawValue<'_>>, SealError> {
     let mut reader = Reader::new(plain);
     match reader.read_u8()? {
         PLAIN_FORM => {}
         other => return Err(DecodeError::UnknownTag(other).into()),
     }
-    let mut found = Vec::with_capacity(group.fields.len());
-    for field in group.fields.iter().filter(|field| !field.absent) {
+    let mut found = Vec::with_capacity(count);
+    for _ in 0..count {
         let value = RawValue::read(&mut reader)?;
         value.validate()?;
         if value.is_mergeable() {
             return Err(DecodeError::Mismatch.into());
         }
-        found.push((field.field, value));
+        found.push(value);
     }
     reader.finish()?;
     Ok(found)

@@ -14,6 +14,7 @@ mod cells;
 mod content;
 mod keys;
 mod pack;
+mod shape;
 
 pub use batch::Unopened;
 pub(crate) use content::Renumbered;

@@ -28,8 +28,8 @@ const BLOCK_FORMS: [(u8, u8, usize); 2] = [(2, 0x20, 1), (3, 0x60, 2)];
 const BLOCK_HEAD_BYTES: usize = 3;
 /// What every zstd frame begins with.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Level of zstd. Higher ones find little more in a few hundred bytes, and take several times as long.
-const LEVEL: i32 = 5;
+/// Level of zstd. Higher ones find little more in a few hundred bytes, and take a quarter to four times longer; lower ones are no faster.
+const LEVEL: i32 = 3;
 /// The same for a dictionary, which every member is sent once.
 const DICTIONARY_LEVEL: i32 = 12;
 /// Shorter values are left as they are, in bytes.
@@ -143,6 +143,7 @@ impl<'s> Samples<'s> {
 /// Seals and opens values one group after the other, with buffers and contexts that serve for all of them.
 pub(super) struct Packer<'k> {
     keys: &'k SealKeys,
+    may_pack: bool,
     packs: Option<CCtx<'k>>,
     unpacks: BTreeMap<u32, DCtx<'k>>,
     buffer: Vec<u8>,
@@ -151,7 +152,19 @@ pub(super) struct Packer<'k> {
 
 impl<'k> Packer<'k> {
     pub(super) const fn new(keys: &'k SealKeys) -> Self {
-        Self { keys, packs: None, unpacks: BTreeMap::new(), buffer: Vec::new(), frame: Vec::new() }
+        Self {
+            keys,
+            may_pack: true,
+            packs: None,
+            unpacks: BTreeMap::new(),
+            buffer: Vec::new(),
+            frame: Vec::new(),
+        }
+    }
+
+    /// Whether values that are sealed from now on are compressed.
+    pub(super) const fn set_packs(&mut self, packs: bool) {
+        self.may_pack = packs;
     }
 
     pub(super) const fn keys(&self) -> &'k SealKeys {
@@ -175,7 +188,7 @@ impl<'k> Packer<'k> {
 
     /// Compresses values if that makes them shorter.
     fn pack(&mut self, values: &mut Vec<u8>) {
-        if values.len() < PACK_FROM {
+        if !self.may_pack || values.len() < PACK_FROM {
             return;
         }
         if self.packs.is_none() {

@@ -201,7 +201,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 fn a_batch_shows_nothing_and_opens_to_what_it_was() {
     let sealer = sealer();
     let plain = batch(&two_records());
-    let sealed = sealer.seal_batch(&plain).unwrap();
+    let sealed = sealer.seal_batch(&plain, true).unwrap();
     assert!(!contains(&sealed.data, b"MARKER"));
     assert!(contains(&sealed.data, b"ios"), "what is routed by stays readable");
     let names: Vec<&str> = sealed.names.fields.iter().map(|(_, name)| &**name).collect();
@@ -210,7 +210,33 @@ fn a_batch_shows_nothing_and_opens_to_what_it_was() {
     assert_eq!(sealer.open_batch(&mut arrived).unwrap(), []);
     assert_eq!(arrived.data, plain.data);
     assert_eq!(arrived.names.field(1).map(|name| &**name), Some("a"));
-    assert_eq!(sealer.seal_batch(&plain).unwrap().data, sealed.data, "sealing again gives the same bytes");
+    assert_eq!(
+        sealer.seal_batch(&plain, true).unwrap().data,
+        sealed.data,
+        "sealing again gives the same bytes"
+    );
+}
+
+/// Records with the same fields share what follows from these: one with others in between gets nothing of theirs.
+#[test]
+fn records_with_different_fields_are_sealed_as_each_alone() {
+    let sealer = sealer();
+    let shapes: [&[FieldNo]; 9] =
+        [&[0, 1, 2], &[0, 1, 2], &[1], &[0, 1, 2], &[2], &[0], &[0, 2], &[1, 2], &[0, 1, 2]];
+    let record = |n: u64, fields: &[FieldNo]| {
+        let text = |field| OwnedValue::from(&Value::from(format!("value {field} of {n}")));
+        let cell = |field| Cell::write(stamp(n, 0), None, Content::Register(text(field)), 0);
+        let cells = fields.iter().map(|field| (*field, cell(*field))).collect();
+        (RecordId::v7(n, [3; 10]), RecordState { life: HistoryHead::inserted(stamp(n, 0)).life, cells })
+    };
+    let records: Vec<_> = (1..).zip(shapes).map(|(n, fields)| record(n, fields)).collect();
+    let plain = batch(&records);
+    let sealed = sealer.seal_batch(&plain, true).unwrap();
+    let alone = |record| sealer.seal_batch(&batch(std::slice::from_ref(record)), true).unwrap().data;
+    assert_eq!(sealed.data, records.iter().flat_map(alone).collect::<Vec<_>>());
+    let mut arrived = incoming(&sealed);
+    assert_eq!(sealer.open_batch(&mut arrived).unwrap(), []);
+    assert_eq!(arrived.data, plain.data);
 }
 
 #[test]
@@ -219,7 +245,7 @@ fn a_large_value_is_sealed_alone() {
     let large = Content::Register(OwnedValue::from(&Value::from("x".repeat(2_000))));
     records[0].1.cells[1].1.content = large;
     let (sealer, plain) = (sealer(), batch(&records));
-    let sealed = sealer.seal_batch(&plain).unwrap();
+    let sealed = sealer.seal_batch(&plain, true).unwrap();
     let mut arrived = incoming(&sealed);
     assert_eq!(sealer.open_batch(&mut arrived).unwrap(), []);
     assert_eq!(arrived.data, plain.data);
@@ -229,7 +255,7 @@ fn a_large_value_is_sealed_alone() {
 #[test]
 fn a_flipped_bit_is_named_and_the_other_record_arrives() {
     let sealer = sealer();
-    let sealed = sealer.seal_batch(&batch(&two_records())).unwrap();
+    let sealed = sealer.seal_batch(&batch(&two_records()), true).unwrap();
     let first = sealed.entries[0].end as usize;
     let mut named = 0;
     for at in 18..first {

@@ -237,7 +237,7 @@ impl ClientOpening {
         let info =
             PeerInfo { peer_no: peer.peer_no, compression: welcome.compression && self.local.compression };
         let pull = welcome.direction.pull.then(|| Puller::new(checkpoint.unwrap_or(0), welcome.head));
-        let lens = lens(self.local.view, peer.held, welcome.push_after, Side::Deliver);
+        let lens = lens(self.local.view, peer.held, welcome.push_after, (Side::Deliver, info.compression));
         let push = welcome
             .direction
             .push
@@ -331,7 +331,7 @@ impl ServerOpening {
         let opened = Opened { replica: hello.replica, direction, notice, reconcile, epoch: 0 };
         let pull = direction.push.then(|| Puller::new(welcome.push_after, hello.head));
         let info = PeerInfo { peer_no: peer.peer_no, compression };
-        let lens = lens(admission.view, peer.held, pull_after.unwrap_or(0), Side::Serve);
+        let lens = lens(admission.view, peer.held, pull_after.unwrap_or(0), (Side::Serve, compression));
         let mut push =
             direction.pull.then(|| Pusher::new(info, pull_after.unwrap_or(0), admission.head, lens.clone()));
         if let (Some(push), None) = (&mut push, pull_after) {
@@ -410,9 +410,14 @@ pub(super) fn stands_at(hello: &Hello, peer: &PeerReplica) -> Option<Seq> {
     peer.checkpoint.filter(|seq| (hello.fence..=hello.head).contains(seq))
 }
 
-pub(super) fn lens(view: Arc<View>, held: Vec<Arc<View>>, upto: Seq, side: Side) -> Arc<Lens> {
+pub(super) fn lens(
+    view: Arc<View>,
+    held: Vec<Arc<View>>,
+    upto: Seq,
+    (side, packs): (Side, bool),
+) -> Arc<Lens> {
     let held = if held.is_empty() { Held::Same } else { Held::Under { views: held, upto } };
-    Arc::new(Lens { view, held, side })
+    Arc::new(Lens { view, held, side, packs })
 }
 
 /// What a session starts with beside its halves.

@@ -202,9 +202,14 @@ fn golden_vector() {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
     };
     let keys = with_dictionary(&bytes("dictionary"));
-    let mut sealed = bytes("sealed");
-    Packer::new(&keys).open(2, &bytes("context"), &mut sealed).unwrap();
-    assert_eq!(sealed, bytes("values"));
+    for (form, name) in [(1, "frame"), (2, "short"), (3, "long")] {
+        let mut sealed = bytes(&format!("sealed {name}"));
+        let mut forms = sealed.clone();
+        keys.open(2, &bytes("context"), &mut forms).unwrap();
+        assert_eq!(forms[0], form);
+        Packer::new(&keys).open(2, &bytes("context"), &mut sealed).unwrap();
+        assert_eq!(sealed, bytes(&format!("values {name}")));
+    }
 }
 
 proptest! {

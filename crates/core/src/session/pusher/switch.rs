@@ -44,6 +44,7 @@ impl Pusher {
             self.wanted.clear();
         }
         if lens.view.id() == self.lens.view.id() && !lost {
+            self.lens = Arc::new(Lens { packs: lens.packs, ..Lens::clone(&self.lens) });
             return;
         }
         // What the reader holds: what the store knows of, or at least what was sent in this session.
@@ -73,7 +74,7 @@ impl Pusher {
     /// Goes on for the same peer with the view as it is at another time.
     pub(in crate::session) fn rebind(&mut self, view: Arc<View>, views: Vec<Arc<View>>) {
         let held = if views.is_empty() { Held::Same } else { Held::Under { views, upto: self.sent } };
-        let lens = Arc::new(Lens { view, held, side: self.lens.side });
+        let lens = Arc::new(Lens { view, held, ..Lens::clone(&self.lens) });
         self.change(self.info, &lens, self.head, false);
     }
 
