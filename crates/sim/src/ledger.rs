@@ -77,6 +77,8 @@ pub(crate) struct Op {
     pub(crate) doubtful: bool,
     /// Who had been removed from the keyring as its node knew it.
     pub(crate) knew_removed: Vec<usize>,
+    /// The newest epoch whose key its node had then; 0 if it seals nothing.
+    pub(crate) epoch: u32,
 }
 
 /// Everything that was written.

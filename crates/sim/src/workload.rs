@@ -150,12 +150,13 @@ impl World {
     }
 
     fn record(&mut self, node: usize, stamp: Stamp, seq: Seq, writes: Vec<(usize, Kind)>) {
-        let knew_removed = self.known_removed(node);
+        let (knew_removed, epoch) = (self.known_removed(node), self.epoch_of(node));
         for (subject, kind) in writes {
             let number = self.ledger.next_number();
             self.note(|| format!("node {node} write {number} on {subject}: {kind:?} {stamp:?} seq {seq}"));
             let knew_removed = knew_removed.clone();
-            self.ledger.record(Op { number, node, subject, kind, stamp, seq, doubtful: false, knew_removed });
+            let doubtful = false;
+            self.ledger.record(Op { number, node, subject, kind, stamp, seq, doubtful, knew_removed, epoch });
         }
     }
 

@@ -1,7 +1,16 @@
 //! Sealed stays sealed: no value or name of a sealed field is on the wire, in the file of a node without the keys, or
-//! shown by it; who was removed from the keyring reads nothing that was written after that.
+//! shown by it; who was removed from the keyring reads nothing that was written after that; and what lies sealed is
+//! under the key that its writer had last, or a later one.
 
-use blazedb_core::Value;
+use std::collections::BTreeMap;
+
+use blazedb_core::blazebinary::varint::Reader;
+use blazedb_core::cell::Content;
+use blazedb_core::history::HistoryReader;
+use blazedb_core::seal::Sealed;
+use blazedb_core::view::{Lens, Side};
+use blazedb_core::{RecordId, Stamp, Value};
+use blazedb_store::{Store, StoreError};
 
 use crate::Failure;
 use crate::network::Place;
@@ -32,6 +41,9 @@ pub(crate) fn check(world: &World) -> Result<(), Failure> {
                 format!("node {index} has no keys, and its file is readable"),
             ));
         }
+        if let (false, Some(store)) = (node.member, &node.store) {
+            check_epochs(world, index, store)?;
+        }
         if let (Some((since, _)), Some(store)) = (world.removed_at.get(&index), &node.store) {
             let mut read = None;
             store.export(|record| {
@@ -56,4 +68,42 @@ pub(crate) fn check(world: &World) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Looks at the keys of what a node holds that has none itself.
+fn check_epochs(world: &World, index: usize, store: &Store) -> Result<(), Failure> {
+    let written: BTreeMap<Stamp, u32> = world.ledger.ops.iter().map(|op| (op.stamp, op.epoch)).collect();
+    for (id, stamp, epoch) in groups(store)? {
+        let known = written.get(&stamp).copied().unwrap_or_default();
+        if epoch < known {
+            let detail = format!(
+                "node {index} holds {stamp:?} of {id} under the key of epoch {epoch}, whose writer had that of {known}"
+            );
+            return Err(Failure::new("sealed", detail));
+        }
+    }
+    Ok(())
+}
+
+/// The write and the epoch of every sealed value that a store holds.
+fn groups(store: &Store) -> Result<Vec<(RecordId, Stamp, u32)>, StoreError> {
+    let batch = store.feed(0, usize::MAX, &Lens::all(Side::Serve))?;
+    let writers: BTreeMap<_, _> = batch.names.writers.iter().copied().collect();
+    let writer = |number| writers.get(&number).copied();
+    let histories = HistoryReader { writer: &writer, row_seq: None };
+    let mut found = Vec::new();
+    let mut entries = Reader::new(&batch.data);
+    while !entries.is_empty() {
+        let len = |len: u64| usize::try_from(len).unwrap_or(usize::MAX);
+        let (body, history) = (len(entries.read_varint()? >> 1), len(entries.read_varint()?));
+        let id = RecordId::from_bytes(entries.read_array()?);
+        let history = entries.read_bytes(history)?;
+        let state = histories.state(&mut Reader::new(history), entries.read_bytes(body)?)?;
+        for (_, cell) in state.cells {
+            if let Content::Sealed(Sealed::Write { group, .. }) = cell.content {
+                found.push((id, group.stamp, group.epoch));
+            }
+        }
+    }
+    Ok(found)
 }
