@@ -111,7 +111,10 @@ impl World {
     /// The newest epoch whose key a node has; 0 if it seals nothing.
     pub(crate) fn epoch_of(&self, node: usize) -> u32 {
         let sealer = self.nodes.get(node).and_then(|node| node.store.as_ref()).and_then(Store::sealer);
-        sealer.filter(|sealer| sealer.is_active()).and_then(|sealer| sealer.keys().epochs().max()).unwrap_or(0)
+        sealer
+            .filter(|sealer| sealer.is_active())
+            .and_then(|sealer| sealer.keys().epochs().max())
+            .unwrap_or(0)
     }
 
     /// The sessions of a node learn that its keyring is another one.
