@@ -58,7 +58,9 @@ pub(crate) fn run(count: u64) -> Result<Vec<Measure>, BenchError> {
     };
     let rounds = if count > RECORDS_IN_ROUNDS { 1 } else { ROUNDS };
     let rounds = (0..rounds).map(round).collect::<Result<Vec<_>, BenchError>>()?;
-    let Round { raw: Reference { rate: raw, cpu: raw_cpu }, compressed, plain, sealed, sealed_plain } =
+    let mut e2e = beside(&rounds, "compressed", |round| (&round.sealed, &round.compressed), count);
+    e2e.extend(beside(&rounds, "uncompressed", |round| (&round.sealed_plain, &round.plain), count));
+    let Round { raw: Reference { rate: raw, cpu: raw_cpu }, compressed, plain, .. } =
         middle(rounds, |round| 1.0 / round.compressed.seconds / round.raw.rate)
             .ok_or(BenchError::NodeGone)?;
     let json = json_bytes(count);
@@ -81,23 +83,29 @@ pub(crate) fn run(count: u64) -> Result<Vec<Measure>, BenchError> {
         wire(&plain, "uncompressed", 0.62),
         wire(&compressed, "compressed", 0.27),
     ];
-    for (sealed, beside, name) in
-        [(&sealed, &compressed, "compressed"), (&sealed_plain, &plain, "uncompressed")]
-    {
-        let bytes = |run: &Run| as_f64(run.wire_bytes) / as_f64(count);
-        let time = format!("bulk: time under e2e-only beside smart-proxy, {name}");
-        measures.push(Measure::beside(time, sealed.seconds, "s", beside.seconds).reach(Target::AtMost(1.5)));
-        let wire = format!("bulk: bytes on the wire under e2e-only beside smart-proxy, {name}");
-        measures.push(Measure::beside(wire, bytes(sealed), "B", bytes(beside)).reach(Target::AtMost(1.3)));
-        let cpu = format!("bulk: processor time of a record under e2e-only beside smart-proxy, {name}");
-        measures.push(Measure::beside(cpu, sealed.cpu(count), "us", beside.cpu(count)));
-    }
+    measures.extend(e2e);
     let peaks = compressed.nodes.iter().zip(&compressed.before);
     for ((node, before), name) in peaks.zip(["sender", "hub", "receiver"]) {
         let name = format!("bulk: peak memory of the {name}, beside its memory before");
         measures.push(Measure::beside(name, mib(node.peak_kib), "MiB", mib(before.rss_kib)));
     }
     Ok(measures)
+}
+
+/// What sealing costs, in the round with the middle ratio of times.
+fn beside(rounds: &[Round], name: &str, runs: fn(&Round) -> (&Run, &Run), count: u64) -> Vec<Measure> {
+    let pairs = rounds.iter().map(runs).collect();
+    let Some((sealed, plain)) = middle(pairs, |(sealed, plain)| sealed.seconds / plain.seconds) else {
+        return Vec::new();
+    };
+    let what = |what: &str| format!("bulk: {what} under e2e-only beside smart-proxy, {name}");
+    let bytes = |run: &Run| as_f64(run.wire_bytes) / as_f64(count);
+    vec![
+        Measure::beside(what("time"), sealed.seconds, "s", plain.seconds).reach(Target::AtMost(1.5)),
+        Measure::beside(what("bytes on the wire"), bytes(sealed), "B", bytes(plain))
+            .reach(Target::AtMost(1.3)),
+        Measure::beside(what("processor time of a record"), sealed.cpu(count), "us", plain.cpu(count)),
+    ]
 }
 
 fn mib(kib: u64) -> f64 {

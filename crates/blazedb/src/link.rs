@@ -399,10 +399,14 @@ impl Link {
         session_ended(&name, closed)
     }
 
-    /// What is sealed is smaller with a dictionary; without one it is as good.
+    /// What is sealed for this link is smaller with a dictionary; without one it is as good.
     async fn share_dictionary(&self) {
         let database = self.config.database.clone();
-        if database.store().sealer().is_none() {
+        let packs = {
+            let ask = self.asks.borrow();
+            ask.compression && ask.direction.push
+        };
+        if !packs || database.store().sealer().is_none() {
             return;
         }
         if let Err(error) = blocking(move || database.store().share_dictionary()).await {

@@ -657,9 +657,10 @@ async fn a_link_that_does_not_compress_leaves_sealed_values_as_long_as_they_are(
     let device = world.device("creator");
     device.bugs.store().create_keyring("creator", e2e(), None).unwrap();
     device.bugs.insert_many((0..COUNT).map(ticket)).unwrap();
-    assert!(device.bugs.store().share_dictionary().unwrap());
     device.link_as(&hub, SyncPolicy::new().encryption(e2e()).compression(false)).await;
     device.sync().await;
+    assert!(!device.bugs.store().keyring().unwrap().has_dictionary(), "nobody needs one");
+    assert!(device.bugs.store().share_dictionary().unwrap());
     let sent = || device.topology.links().remove(0).1.traffic.bytes_sent as usize;
     let long = sent();
     let plain: usize = (0..COUNT).map(|n| readable_bytes(&ticket(n))).sum();

@@ -224,9 +224,7 @@ impl Outgoing {
             value.encode_into(values);
         }
         let keys = packer.keys();
-        context.clear();
-        group_context(keys, entry.id, born, keys.current(), context);
-        context.extend_from_slice(&sealing.bound);
+        group_context(keys, entry.id, (born, keys.current()), &sealing.hash, context);
         let epoch = packer.seal(context, values)?;
         // All there was to the history is its head.
         history.extend_from_slice(entry.history);
@@ -434,9 +432,7 @@ impl<'a> Arriving<'a> {
         scratch: &mut Scratch<'_>,
     ) -> Result<(), Failure> {
         let Scratch { body, context, values, builder, packer, .. } = scratch;
-        context.clear();
-        group_context(packer.keys(), entry.id, born, group.epoch, context);
-        context.extend_from_slice(&self.shape.bound);
+        group_context(packer.keys(), entry.id, (born, group.epoch), &self.shape.hash, context);
         values.clear();
         values.extend_from_slice(group.bytes);
         let opened = packer.open(group.epoch, context, values);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use super::pack::{PLAIN_FORM, Packer};
 use super::{
     FieldTag, Mergeable, SealError, SealKeys, Sealed, SealedField, SealedGroup, SealedMergeable,
@@ -42,13 +44,28 @@ impl Bound<'_> {
     }
 }
 
-/// The start of what the values of a write are bound to; its fields follow.
-pub(super) fn group_context(keys: &SealKeys, id: RecordId, stamp: Stamp, epoch: u32, out: &mut Vec<u8>) {
+/// Stands for the fields of a group: the hash of all that is bound of them, one after the other.
+pub(super) type FieldsHash = [u8; 32];
+
+pub(super) fn fields_hash(bound: &[u8]) -> FieldsHash {
+    Sha256::digest(bound).into()
+}
+
+/// What the values of a write are bound to.
+pub(super) fn group_context(
+    keys: &SealKeys,
+    id: RecordId,
+    (stamp, epoch): (Stamp, u32),
+    fields: &FieldsHash,
+    out: &mut Vec<u8>,
+) {
+    out.clear();
     out.extend_from_slice(GROUP_CONTEXT);
     out.extend_from_slice(keys.database());
     out.extend_from_slice(id.as_bytes());
     put_stamp(stamp, out);
     out.extend_from_slice(&epoch.to_be_bytes());
+    out.extend_from_slice(fields);
 }
 
 fn put_stamp(stamp: Stamp, out: &mut Vec<u8>) {
@@ -138,13 +155,13 @@ fn seal_group(
     stamp: Stamp,
     cells: &[TaggedCell],
 ) -> Result<SealedGroup, SealError> {
-    let (mut context, mut bytes) = (Vec::new(), Vec::new());
-    let keys = packer.keys();
-    group_context(keys, id, stamp, keys.current(), &mut context);
+    let (mut bound, mut context, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
     for (tag, _, cell) in cells {
         let absent = cell.content == Content::Absent;
-        Bound { tag: *tag, absent, replaced: &cell.replaced }.write(&mut context);
+        Bound { tag: *tag, absent, replaced: &cell.replaced }.write(&mut bound);
     }
+    let keys = packer.keys();
+    group_context(keys, id, (stamp, keys.current()), &fields_hash(&bound), &mut context);
     begin_values(&mut bytes);
     for (_, _, cell) in cells {
         if let Content::Register(value) = &cell.content {
@@ -167,11 +184,11 @@ fn open_group(
     group: &SealedGroup,
     tag: impl Fn(FieldNo) -> Result<FieldTag, SealError>,
 ) -> Result<BTreeMap<FieldNo, OwnedValue>, SealError> {
-    let mut context = Vec::new();
-    group_context(packer.keys(), id, group.stamp, group.epoch, &mut context);
+    let (mut bound, mut context) = (Vec::new(), Vec::new());
     for SealedField { field, absent, replaced } in &group.fields {
-        Bound { tag: tag(*field)?, absent: *absent, replaced }.write(&mut context);
+        Bound { tag: tag(*field)?, absent: *absent, replaced }.write(&mut bound);
     }
+    group_context(packer.keys(), id, (group.stamp, group.epoch), &fields_hash(&bound), &mut context);
     let mut plain = group.bytes.to_vec();
     packer.open(group.epoch, &context, &mut plain)?;
     let live = group.fields.iter().filter(|field| !field.absent);

@@ -1,7 +1,7 @@
 //! Records that were inserted with the same fields are sealed and opened alike: what follows from the fields alone is
 //! found once, and used until a record with other fields comes.
 
-use super::cells::Bound;
+use super::cells::{Bound, FieldsHash, fields_hash};
 use super::{FieldTag, SealError};
 use crate::blazebinary::{FieldNo, RawValue};
 use crate::history::write_group_fields;
@@ -15,8 +15,7 @@ pub(super) struct SealShape {
     open: Vec<usize>,
     /// and of what is sealed, ascending by tag.
     sealed: Vec<usize>,
-    /// What a group is bound to of its fields.
-    pub(super) bound: Vec<u8>,
+    pub(super) hash: FieldsHash,
     /// The group's fields as a history has them.
     pub(super) fields: Vec<u8>,
 }
@@ -37,8 +36,9 @@ impl SealShape {
         sealed.sort_unstable();
         self.open = open.into_iter().map(|(_, at, _)| at).collect();
         self.sealed = sealed.iter().map(|(_, at, _)| *at).collect();
-        self.bound.clear();
-        sealed.iter().filter_map(|(tag, ..)| *tag).for_each(|tag| Bound::written(tag).write(&mut self.bound));
+        let mut bound = Vec::new();
+        sealed.iter().filter_map(|(tag, ..)| *tag).for_each(|tag| Bound::written(tag).write(&mut bound));
+        self.hash = fields_hash(&bound);
         self.fields.clear();
         write_group_fields(sealed.iter().map(|(.., field)| *field), &mut self.fields);
     }
@@ -66,14 +66,13 @@ pub(super) struct OpenShape {
     pub(super) fields: Vec<u8>,
     /// The fields, and their places in the group, ascending by number.
     places: Vec<(FieldNo, usize)>,
-    /// What a group is bound to of its fields.
-    pub(super) bound: Vec<u8>,
+    pub(super) hash: FieldsHash,
 }
 
 impl OpenShape {
     /// That of no group.
     pub(super) const fn new() -> Self {
-        Self { fields: Vec::new(), places: Vec::new(), bound: Vec::new() }
+        Self { fields: Vec::new(), places: Vec::new(), hash: [0; 32] }
     }
 
     /// That of a group with these `numbers`, which stand as `fields` in its history.
@@ -86,9 +85,11 @@ impl OpenShape {
         tag: impl Fn(FieldNo) -> Result<FieldTag, SealError>,
     ) -> Result<Self, SealError> {
         let mut shape = Self { fields: fields.to_vec(), ..Self::new() };
+        let mut bound = Vec::new();
         for number in numbers {
-            Bound::written(tag(*number)?).write(&mut shape.bound);
+            Bound::written(tag(*number)?).write(&mut bound);
         }
+        shape.hash = fields_hash(&bound);
         shape.places = numbers.iter().copied().zip(0..).collect();
         shape.places.sort_unstable();
         Ok(shape)
