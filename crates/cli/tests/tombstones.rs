@@ -34,6 +34,23 @@ mod tests {
         (count("tombstones"), count("tombstones_dropped"))
     }
 
+    /// A device on which no node runs, only `sync` now and then.
+    #[test]
+    fn a_device_that_only_syncs_drops_them_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hub, _node, address) = crate::common::hub(dir.path(), "bidirectional", &["bugs"]);
+        let place = device(dir.path(), "phone", &address, "bidirectional'\ntombstone_lease = '1s");
+        let gone = hub.ok(&["insert", "bugs", r#"{"title":"gone"}"#]);
+        place.ok(&["sync", "--timeout", "60"]);
+        hub.ok(&["delete", "bugs", &gone]);
+        let dropped = || {
+            place.ok(&["sync", "--timeout", "60"]);
+            tombstones(&place) == (0, 1)
+        };
+        assert!(until(dropped), "{:?}", tombstones(&place));
+        assert_eq!((titles(&place), tombstones(&hub)), (String::new(), (1, 0)));
+    }
+
     #[test]
     fn who_was_away_for_longer_than_the_lease_loses_what_was_deleted_and_keeps_what_it_wrote() {
         let dir = tempfile::tempdir().unwrap();

@@ -149,6 +149,7 @@ pub async fn sync(args: &SyncArgs, global: &GlobalArgs, output: &mut Output) -> 
         let node = Arc::new(node);
         let result =
             Client::own(Arc::clone(&node), OpenMode::Links).json(Method::POST, &path, Body::empty()).await;
+        drop_tombstones(&node, output).await;
         node.shutdown().await;
         result?
     };
@@ -168,6 +169,18 @@ pub async fn sync(args: &SyncArgs, global: &GlobalArgs, output: &mut Output) -> 
         return Ok(());
     }
     Err(not_caught_up(&links, args.timeout))
+}
+
+/// Where no node runs, there is nobody else who drops what the lease is over for.
+async fn drop_tombstones(node: &Node, output: &Output) {
+    for (name, database) in node.databases() {
+        let dropped = tokio::task::spawn_blocking(move || database.store().drop_tombstones()).await;
+        if let Ok(Err(error)) = dropped {
+            output.note(format_args!(
+                "warning: {name}: tombstones could not be dropped: {error}; they go the next time"
+            ));
+        }
+    }
 }
 
 /// Says which records went, and which are going to.
