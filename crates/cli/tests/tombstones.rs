@@ -39,7 +39,7 @@ mod tests {
     fn a_device_that_only_syncs_drops_them_too() {
         let dir = tempfile::tempdir().unwrap();
         let (hub, _node, address) = crate::common::hub(dir.path(), "bidirectional", &["bugs"]);
-        let place = device(dir.path(), "phone", &address, "bidirectional'\ntombstone_lease = '1s");
+        let place = device(dir.path(), "phone", &address, "bidirectional'\ntombstone_lease = '4s");
         let gone = hub.ok(&["insert", "bugs", r#"{"title":"gone"}"#]);
         place.ok(&["sync", "--timeout", "60"]);
         hub.ok(&["delete", "bugs", &gone]);
