@@ -126,8 +126,8 @@ enum Answer {
     Admitted(Box<Result<Admitted, Refusal>>),
     Applied,
     Looked(Box<Looked>),
-    /// What a client asks for, and how many asks there were before.
-    Ask(Box<(u64, LocalReplica, Option<Timed>)>),
+    /// What a client asks for, how many asks there were before, and whether it lets go of what the peer has.
+    Ask(Box<(u64, LocalReplica, Option<Timed>, bool)>),
 }
 
 const _: () = assert!(size_of::<Answer>() <= 16);
@@ -388,11 +388,11 @@ impl Driver {
                 Answer::Applied => applied += 1,
                 // Of what was asked for meanwhile only the last counts.
                 Answer::Ask(asked) => {
-                    let (number, local, timed) = *asked;
+                    let (number, local, timed, release) = *asked;
                     if number == self.asks {
                         self.told = Some(Arc::clone(&local.view));
                         self.timed = timed;
-                        self.release = self.release.take().map(|_| Arc::clone(&local.view));
+                        self.release = release.then(|| Arc::clone(&local.view));
                         self.feed(Input::Reconfigure(Box::new(local)));
                     }
                 }

@@ -187,6 +187,28 @@ mod tests {
         until(&world.hub, "a b c");
     }
 
+    /// Changed while it runs, on the open session: nothing goes any more, what it gets least of all.
+    #[test]
+    fn a_device_that_no_longer_lets_go_keeps_what_it_has_and_gets() {
+        let world = World::new();
+        let phone = world.device("phone", "write-only", "release_after_ack = true");
+        let (_node, _) = phone.up();
+        phone.ok(&["insert", "bugs", r#"{"title":"a"}"#]);
+        until(&world.hub, "a");
+        until(&phone, "");
+        world.insert(r#"{"title":"b"}"#);
+        world.device("phone", "bidirectional", "");
+        phone.ok(&["apply"]);
+        until(&phone, "b");
+        for (title, hub, here) in [("c", "a b c", "b c"), ("d", "a b c d", "b c d")] {
+            phone.ok(&["insert", "bugs", &format!(r#"{{"title":"{title}"}}"#)]);
+            until(&world.hub, hub);
+            sync(&phone);
+            assert_eq!(titles(&phone), here);
+        }
+        assert_eq!(titles(&phone), "b c d");
+    }
+
     #[test]
     fn a_running_device_sees_records_come_and_go() {
         let world = World::new();

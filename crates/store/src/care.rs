@@ -1,6 +1,7 @@
 //! Looking after files: verify, back up, restore, change the password.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -116,15 +117,25 @@ impl Store {
             db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(sqlite)
         })?;
         sync_file(&staged.path)?;
-        // The log is empty and nobody has it open: it must not be found beside the new file.
-        for suffix in ["-wal", "-shm"] {
-            let _ = fs::remove_file(sibling(&path, suffix));
-        }
+        // It is empty and nobody has it open.
+        remove_log(&path)?;
         fs::rename(&staged.path, &path).map_err(|error| StoreError::Io(path.clone(), error))?;
         let done = sync_parent(&path);
         drop(lock);
         done
     }
+}
+
+/// Removes the log beside a file that another one takes the place of: SQLite would write it over that one.
+fn remove_log(path: &Path) -> Result<(), StoreError> {
+    for suffix in ["-wal", "-shm"] {
+        let log = sibling(path, suffix);
+        match fs::remove_file(&log) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(StoreError::Io(log, error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A file on its way: it and what SQLite puts beside it go away with this.
@@ -169,6 +180,7 @@ pub fn restore(backup: &Path, target: &Path, password: &Password) -> Result<(), 
     // Opened once, so that a backup that can't be used is found out now.
     drop(Store::open(&staged.path, password, StoreOptions { create: false, ..StoreOptions::default() })?);
     sync_file(&staged.path)?;
+    remove_log(target)?;
     fs::rename(&staged.path, target).map_err(|error| StoreError::Io(target.to_owned(), error))?;
     sync_parent(target)
 }

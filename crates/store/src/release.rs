@@ -16,8 +16,8 @@ use crate::store::{Store, Writer};
 const CHUNK: u64 = 10_000;
 
 impl Store {
-    /// Drops every record that did not change behind `upto`, which somebody else has acknowledged, as far as it was
-    /// shown: what a policy held back is nowhere else. Nothing is told to anybody: a live query that shows one
+    /// Drops every record that did not change behind `upto`, which somebody else has acknowledged, if all of it was
+    /// shown: a record or field that a policy held back is nowhere else. Nothing is told to anybody: a live query that shows one
     /// goes on showing it until it starts anew.
     ///
     /// # Errors
@@ -41,6 +41,7 @@ impl Store {
     fn release_stretch(&self, writer: &Writer, (after, upto): (Seq, Seq), view: &View) -> Result<(u64, Seq)> {
         let sql = "SELECT seq, id, state, origin, tx, history, body FROM records WHERE seq>? AND seq<=? ORDER BY seq LIMIT ?";
         let (mut shown, mut last, mut looked_at) = (Vec::new(), upto, 0);
+        let hidden: Vec<_> = view.excluded().filter_map(|name| writer.names.field_no(name)).collect();
         {
             let mut list = writer.db.prepare_cached(sql)?;
             let mut rows = list.query([clamp(after), clamp(upto), clamp(CHUNK)])?;
@@ -53,7 +54,10 @@ impl Store {
                     body: RecordView::parse(&row.body).ok(),
                     names: &writer.names,
                 };
-                shown.extend((row.state != ALIVE || view.matches(&fields)).then_some(row.seq));
+                let holds_back =
+                    |body: &RecordView<'_>| hidden.iter().any(|field| body.get(*field).is_some());
+                let all_shown = view.matches(&fields) && !fields.body.as_ref().is_some_and(holds_back);
+                shown.extend((row.state != ALIVE || all_shown).then_some(row.seq));
             }
         }
         let mut drop = writer.db.prepare_cached("DELETE FROM records WHERE seq=?")?;
@@ -66,9 +70,27 @@ impl Store {
 mod tests {
     use std::collections::BTreeMap;
 
+    use blazedb_core::filter::Filter;
     use blazedb_core::view::View;
 
     use crate::{Password, Store, StoreOptions};
+
+    /// A field that the policy leaves out is nowhere else.
+    #[test]
+    fn a_record_with_a_field_that_did_not_travel_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("x"), &Password::Plaintext, StoreOptions::default()).unwrap();
+        let write = |field: &str| {
+            let id = store.new_id().unwrap();
+            let fields = BTreeMap::from([(field.to_owned(), 1.into())]);
+            store.transaction(|tx| tx.insert(id, &fields)).unwrap();
+            id
+        };
+        let [told, kept] = ["n", "photo"].map(write);
+        let view = View::new(Filter::always(true), Filter::always(true), ["photo".into()].into_iter());
+        assert_eq!(store.release(2, &view).unwrap(), 1);
+        assert_eq!([told, kept].map(|id| store.get(id).unwrap().is_some()), [false, true]);
+    }
 
     #[test]
     fn a_feed_that_was_let_go_of_goes_on_where_it_was() {

@@ -378,6 +378,8 @@ impl Store {
         let _ = writer.db.execute_batch("ROLLBACK");
         writer.next_seq = next_seq;
         writer.clock = clock;
+        // What was reserved may have been undone as well: it is reserved anew.
+        writer.clock_ceiling = Hlc::default();
         writer.brought.clear();
         if let Ok(names) = NameTable::load(&writer.db) {
             *self.inner.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names.clone());

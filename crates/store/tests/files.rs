@@ -153,6 +153,34 @@ fn a_file_of_a_newer_version_is_left_alone() {
     assert!(matches!(open(&path, &Password::Plaintext), Err(StoreError::NewerSchema { found: 99, .. })));
 }
 
+/// What a killed process leaves beside its file is not written over the one that takes its place.
+#[test]
+fn a_log_that_was_left_behind_does_not_undo_a_restore() {
+    let dir = tempfile::tempdir().unwrap();
+    for password in [Password::Plaintext, SECRET.into()] {
+        let path = dir.path().join("a.blazedb");
+        let store = open(&path, &password).unwrap();
+        insert(&store, 1, [("n", 1.into())]);
+        let backup = dir.path().join("a.backup");
+        store.backup(&backup).unwrap();
+        let saved = export(&store);
+        (2..50).for_each(|n| insert(&store, n, [("n", 2.into())]));
+        let (log, left) = (dir.path().join("a.blazedb-wal"), dir.path().join("left"));
+        fs::copy(&log, &left).unwrap();
+        assert!(fs::metadata(&left).unwrap().len() > 0);
+        let replica = store.replica();
+        drop(store);
+        fs::remove_file(&path).unwrap();
+        fs::rename(&left, &log).unwrap();
+        restore(&backup, &path, &password).unwrap();
+        let restored = open(&path, &password).unwrap();
+        assert_eq!(export(&restored), saved);
+        assert_ne!(restored.replica(), replica);
+        drop(restored);
+        [&path, &backup].into_iter().for_each(|file| fs::remove_file(file).unwrap());
+    }
+}
+
 #[test]
 fn a_backup_is_taken_while_writers_go_on_and_restores_to_another_replica() {
     let dir = tempfile::tempdir().unwrap();

@@ -115,11 +115,14 @@ impl Driver {
     pub(super) fn ask_anew(&mut self, ask: ClientAsk) {
         self.asks += 1;
         self.removals = Some(ask.removals);
+        // Until the other side knows of it, nothing goes.
+        self.release = None;
+        let release = ask.release;
         let (database, link) = (self.context.database.clone(), Arc::clone(&self.context.link));
         let (number, answers) = (self.asks, self.answers.clone());
         tokio::spawn(async move {
             let answer = match blocking(move || introduce(&database, &link, ask)).await {
-                Ok((local, timed)) => Answer::Ask(Box::new((number, local, timed))),
+                Ok((local, timed)) => Answer::Ask(Box::new((number, local, timed, release))),
                 Err(error) => failed(&ApplyError::from(&error)),
             };
             let _ = answers.send(answer);
