@@ -139,10 +139,6 @@ impl<'a, 's> Participant<'a, 's> {
     fn take(store: &'a Store, slot: &'s mut Slot) -> Result<Self, StoreError> {
         let writer = store.awake(slot)?;
         let before = (store.head() + 1, writer.clock.clone());
-        if !writer.db.is_autocommit() {
-            // A caller's panic left its transaction open.
-            store.roll_back(writer, before.clone());
-        }
         Ok(Self { store, writer, before, touched: Vec::new(), rows: Vec::new(), count: 0 })
     }
 

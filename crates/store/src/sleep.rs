@@ -64,7 +64,13 @@ impl Store {
     /// The writer in its place, awake.
     pub(crate) fn awake<'s>(&self, slot: &'s mut Slot) -> Result<&'s mut Writer, StoreError> {
         let Inner { path, key, options, names, .. } = &*self.inner;
-        slot.wake(path, key.as_ref(), options, names).map_err(|error| self.sqlite(error))
+        let writer = slot.wake(path, key.as_ref(), options, names).map_err(|error| self.sqlite(error))?;
+        if !writer.db.is_autocommit() {
+            // A caller's panic left its transaction open.
+            let before = (self.head() + 1, writer.clock.clone());
+            self.roll_back(writer, before);
+        }
+        Ok(writer)
     }
 }
 

@@ -334,10 +334,6 @@ impl Store {
         let started = std::time::Instant::now();
         let writer = self.awake(&mut slot)?;
         let before = (self.head() + 1, writer.clock.clone());
-        if !writer.db.is_autocommit() {
-            // A caller's panic left its transaction open.
-            self.roll_back(writer, before.clone());
-        }
         writer.begin().map_err(|error| self.sqlite(error))?;
         let done = write(writer).and_then(|value| {
             writer.reserve_clock().map_err(|error| self.sqlite(error))?;

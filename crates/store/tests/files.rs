@@ -153,6 +153,22 @@ fn a_file_of_a_newer_version_is_left_alone() {
     assert!(matches!(open(&path, &Password::Plaintext), Err(StoreError::NewerSchema { found: 99, .. })));
 }
 
+/// What was open in an application's transaction is undone before anybody else writes: no peer's number goes with it.
+#[test]
+fn a_panic_in_a_transaction_takes_nothing_with_it_that_came_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = sealed(&dir.path().join("a.blazedb"));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        store.transaction::<()>(|_| std::panic::resume_unwind(Box::new("an application's bug")))
+    }));
+    assert!(panicked.is_err());
+    let number = |byte| store.peer("l", blazedb_core::ReplicaId::from_bytes([byte; 16])).unwrap().0;
+    let first = number(1);
+    insert(&store, 9_000, [("n", 1.into())]);
+    assert_ne!(number(2), first);
+    assert_eq!(number(1), first);
+}
+
 /// What a killed process leaves beside its file is not written over the one that takes its place.
 #[test]
 fn a_log_that_was_left_behind_does_not_undo_a_restore() {
