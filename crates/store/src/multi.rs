@@ -82,6 +82,7 @@ pub fn observed_transaction_over<T>(
     let mut sorted: Vec<&Store> = stores.to_vec();
     sorted.sort_by_key(|store| store.replica());
     sorted.dedup_by(|a, b| a.is(b));
+    sorted.iter().try_for_each(|store| store.catch_up())?;
     let mut slots: Vec<MutexGuard<'_, Slot>> = Vec::with_capacity(sorted.len());
     for store in &sorted {
         slots.push(store.writer_slot());

@@ -322,14 +322,21 @@ impl Store {
         result
     }
 
+    /// Applies what of transactions over several files could not be applied when they were decided: what is written
+    /// now has to be written on top of it.
+    pub(crate) fn catch_up(&self) -> Result<(), StoreError> {
+        if self.inner.behind.swap(false, Ordering::AcqRel) {
+            self.recover().inspect_err(|_| self.inner.behind.store(true, Ordering::Release))?;
+        }
+        Ok(())
+    }
+
     /// Runs `write` in a transaction; what it did becomes the feed up to the writer's `next_seq`.
     pub(crate) fn commit<T>(
         &self,
         write: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        if self.inner.behind.swap(false, Ordering::AcqRel) {
-            self.recover().inspect_err(|_| self.inner.behind.store(true, Ordering::Release))?;
-        }
+        self.catch_up()?;
         let mut slot = self.writer_slot();
         let started = std::time::Instant::now();
         let writer = self.awake(&mut slot)?;

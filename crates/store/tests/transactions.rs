@@ -367,3 +367,27 @@ fn listeners_hear_of_it_after_the_last_file_and_it_travels_as_one_piece() {
     assert!(state(&subscriber));
     assert!(a.conflicts().unwrap().is_empty());
 }
+
+/// A file that could not take in its part when it was decided takes it in before it is written again.
+#[test]
+fn a_part_that_is_applied_late_loses_no_increment() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare_files(dir.path());
+    let [a, c] = ["a", "c"].map(|name| open(dir.path(), name));
+    let count = |observe: &mut dyn FnMut(CommitStep)| {
+        observed_transaction_over(&[&a, &c], observe, |tx| {
+            tx.on(&a)?.update(id(1), &edits([("n", FieldEdit::Set(7.into()))]))?;
+            tx.on(&c)?.update(id(1), &edits([("votes", FieldEdit::Increment(1))]))
+        })
+    };
+    let other = blazedb_sqlite::rusqlite::Connection::open(dir.path().join("c")).unwrap();
+    let cut_off = count(&mut |step| {
+        if step == CommitStep::Decided {
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        }
+    });
+    assert!(matches!(cut_off, Err(StoreError::Unfinished { .. })), "{cut_off:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    count(&mut |_| {}).unwrap();
+    assert_eq!(c.get_field(id(1), "votes").unwrap(), Some(Value::Counter(2)));
+}
