@@ -76,6 +76,8 @@ pub struct ClientAsk {
     pub release: bool,
     /// The other side is to decide about what is written here.
     pub authority: bool,
+    /// The other side was found and is not accepted yet: it hears of no keyring, and none is taken from it.
+    pub stranger: bool,
     /// Who this node's user is: the value now for the hello, a later one for the open session.
     pub token: Option<watch::Receiver<Option<Token>>>,
     /// What is asked for from some time on instead, on the open session: directions, compression, records and fields.
@@ -126,8 +128,18 @@ enum Answer {
     Admitted(Box<Result<Admitted, Refusal>>),
     Applied,
     Looked(Box<Looked>),
-    /// What a client asks for, how many asks there were before, and whether it lets go of what the peer has.
-    Ask(Box<(u64, LocalReplica, Option<Timed>, bool)>),
+    Ask(Box<Asked>),
+}
+
+/// What a client asks for instead, on the open session.
+struct Asked {
+    /// How many asks there were before.
+    number: u64,
+    local: LocalReplica,
+    timed: Option<Timed>,
+    /// It lets go of what the peer has.
+    release: bool,
+    stranger: bool,
 }
 
 const _: () = assert!(size_of::<Answer>() <= 16);
@@ -171,6 +183,10 @@ struct Driver {
     admitted: bool,
     /// How what goes out was sealed when the session began.
     generation: u64,
+    /// Client: the other side is not accepted yet.
+    stranger: bool,
+    /// The other side may begin the keyring of a database that has none.
+    begins_keyring: bool,
     /// Where it is told of changes that concern a restricted view; without it, it is told of every change.
     place: Option<Place>,
     /// What the changes that come next belong together with.
@@ -238,11 +254,13 @@ impl Driver {
         answers: mpsc::UnboundedSender<Answer>,
     ) -> Result<(Box<Self>, Orders), Closed> {
         let (mut removals, mut told, mut release, mut timed) = (None, None, None, None);
+        let (mut stranger, is_client) = (false, matches!(role, Role::Client(_)));
         let (session, admit, renew, orders) = match role {
             Role::Client(mut ask) => {
                 let (database, link) = (context.database.clone(), Arc::clone(&context.link));
                 removals = Some(ask.removals);
                 let releases = ask.release;
+                stranger = ask.stranger;
                 let (mut token, later) = (ask.token.take(), ask.later.take());
                 let local = blocking(move || introduce(&database, &link, ask)).await;
                 let (mut local, over_time) =
@@ -284,6 +302,8 @@ impl Driver {
             closed: None,
             admitted: false,
             generation,
+            stranger,
+            begins_keyring: is_client,
             place: None,
             bonds: Vec::new(),
             seat: None,
@@ -388,8 +408,9 @@ impl Driver {
                 Answer::Applied => applied += 1,
                 // Of what was asked for meanwhile only the last counts.
                 Answer::Ask(asked) => {
-                    let (number, local, timed, release) = *asked;
+                    let Asked { number, local, timed, release, stranger } = *asked;
                     if number == self.asks {
+                        self.meets(stranger);
                         self.told = Some(Arc::clone(&local.view));
                         self.timed = timed;
                         self.release = release.then(|| Arc::clone(&local.view));
@@ -404,8 +425,9 @@ impl Driver {
                 }
                 Answer::Looked(looked) => self.on_looked(*looked),
                 Answer::Admitted(decision) => {
-                    let decision = (*decision).map(|Admitted { admission, gate, rebind }| {
+                    let decision = (*decision).map(|Admitted { admission, gate, rebind, begins_keyring }| {
                         self.gate = gate;
+                        self.begins_keyring = begins_keyring;
                         self.timed = rebind.map(|bind| Timed::new(bind, &admission.view));
                         self.shown = Some(Arc::clone(&admission.view));
                         self.admitted = true;

@@ -25,6 +25,8 @@ pub struct Admitted {
     pub gate: Option<Arc<Gate>>,
     /// What it is shown at another time, if that changes with time.
     pub rebind: Option<Rebind>,
+    /// It may begin the keyring, if there is none.
+    pub begins_keyring: bool,
 }
 
 /// A view that changes with time.
@@ -60,7 +62,7 @@ impl std::fmt::Debug for Rebind {
 
 impl From<Admission> for Admitted {
     fn from(admission: Admission) -> Self {
-        Self { admission, gate: None, rebind: None }
+        Self { admission, gate: None, rebind: None, begins_keyring: true }
     }
 }
 

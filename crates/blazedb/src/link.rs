@@ -95,6 +95,7 @@ impl Terms {
             removals: self.policy.removals,
             release: self.policy.release,
             authority: self.policy.authority,
+            stranger: !accepted,
             ..ClientAsk::default()
         }
     }
@@ -380,6 +381,7 @@ impl Link {
         };
         let mut asks = self.asks.subscribe();
         let ask = asks.borrow_and_update().clone();
+        let stranger = ask.stranger.then(|| asks.clone());
         let role = Role::Client(ClientAsk {
             // Without the keys only the keyring is fetched: nothing is shown, and nothing taken.
             direction: if keyless.is_some() { Direction::default() } else { ask.direction },
@@ -389,7 +391,7 @@ impl Link {
             ..ask
         });
         let session = run_session(context, role, channel);
-        let closed = if keyless.is_none() { session.await } else { self.for_keys(session).await };
+        let closed = if keyless.is_none() { session.await } else { self.for_keys(session, stranger).await };
         if keyless.is_some() {
             return self.keys_missing(&name, closed);
         }
@@ -414,8 +416,22 @@ impl Link {
         }
     }
 
-    /// Runs a session that is only there for the keyring.
-    async fn for_keys(&self, session: impl Future<Output = Closed>) -> Closed {
+    /// Runs a session that is only there for the keyring. With a `stranger` nothing is exchanged: it is waited for that
+    /// being accepted, and then for another session.
+    async fn for_keys(
+        &self,
+        session: impl Future<Output = Closed>,
+        stranger: Option<watch::Receiver<ClientAsk>>,
+    ) -> Closed {
+        if let Some(mut asks) = stranger {
+            return tokio::select! {
+                closed = session => closed,
+                Ok(_) = asks.wait_for(|ask| !ask.stranger) => {
+                    self.by_choice.store(true, Ordering::Relaxed);
+                    Closed::Here(CloseCode::GoingAway, "the other side is accepted".to_owned())
+                }
+            };
+        }
         let mut keyring = self.config.database.watch_keyring();
         let store = self.config.database.store();
         let encryption = self.terms().policy.encryption.clone();
@@ -434,6 +450,9 @@ impl Link {
     fn keys_missing(&self, remote: &str, closed: Closed) -> LinkError {
         let store = self.config.database.store();
         let encryption = self.terms().policy.encryption.clone();
+        if self.by_choice.load(Ordering::Relaxed) {
+            return temporary("another session follows at once".to_owned());
+        }
         match (store.ready_for(&encryption), closed) {
             (Ok(()), _) => {
                 // The next session follows at once.

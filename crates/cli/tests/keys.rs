@@ -164,4 +164,25 @@ mod tests {
         }
         assert_eq!(node.stop(), Some(0));
     }
+
+    /// What was synced in readable form before there was a keyring goes from the hub as well.
+    #[test]
+    fn a_keyring_that_is_begun_late_seals_what_was_there_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hub, node, address) = hub(dir.path());
+        let one = Place::new(dir.path(), "one", &topology(&address, ""));
+        let id = one.ok(&["insert", "bugs", r#"{"title":"MARKER","teamId":"ios"}"#]);
+        one.ok(&["sync", "--timeout", "20"]);
+        assert!(hub_holds(&hub, "MARKER"));
+        let one = device(dir.path(), "one", &address);
+        one.ok(&["key", "create", "bugs"]);
+        assert_eq!(hub.ok(&["get", "bugs", &id]), format!(r#"{{"id":"{id}","teamId":"ios"}}"#));
+        assert!(one.ok(&["key", "show", "bugs", "--json"]).contains(r#""settled":true"#));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while hub_holds(&hub, "MARKER") || hub_holds(&hub, "title") {
+            assert!(std::time::Instant::now() < deadline, "still there");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        assert_eq!(node.stop(), Some(0));
+    }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use blazedb::{
-    Admission, Admitted, Claim, Gate, Hello, NodeId, Rebind, Refusal, StoreError, Timestamp, User,
+    Admission, Admitted, Claim, Direction, Gate, Hello, NodeId, Rebind, Refusal, StoreError, Timestamp, User,
 };
 use blazedb_core::topology::grant;
 
@@ -51,8 +51,10 @@ pub(crate) fn decide(
         compression: true,
         now_ms: store.now_ms(),
     };
+    let both = Direction { push: true, pull: true };
+    let begins_keyring = grant(served.serve, both).direction.push && rights.may_begin_keyring(now);
     let gate = (!rights.is_public()).then(|| Arc::new(Gate { rights, node }));
-    Ok(Admitted { admission, gate, rebind })
+    Ok(Admitted { admission, gate, rebind, begins_keyring })
 }
 
 /// The replica belongs to the node that speaks for it first: what it writes is told apart by its id.

@@ -22,9 +22,11 @@ use blazedb_core::blazebinary::varint::write_varint;
 use blazedb_core::cell::{Cell, Content};
 use blazedb_core::history::{HistoryWriter, encode_body};
 use blazedb_core::merge::{Life, RecordState, Tombstone};
-use blazedb_core::topology::{AccessSpec, FilterText, ServeMode};
+use blazedb_core::keyring::{Author, Keyring, MemberSecret};
+use blazedb_core::seal::Secret;
+use blazedb_core::topology::{AccessSpec, EncryptionSpec, FilterText, ServeMode};
 use blazedb_core::view::{Lens, Side, ViewRequest};
-use blazedb_core::wire::{Changes, Message, NamesMessage, RefusedWrite};
+use blazedb_core::wire::{Changes, KeyringMessage, Message, NamesMessage, RefusedWrite};
 use blazedb_hub::auth::Authenticator;
 use blazedb_hub::{Listener, ListenerOptions, Served};
 use blazedb_transport::Connection;
@@ -44,6 +46,7 @@ fn rules(read: &str) -> AccessSpec {
         update: rule(r#"record.teamId == "ios" && old.teamId == record.teamId"#),
         delete: rule(r#"record.status == "done""#),
         relay: None,
+        keys: None,
     }
 }
 
@@ -55,9 +58,13 @@ struct Hub {
 
 impl Hub {
     async fn start(read: &str) -> Self {
+        Self::with(&rules(read)).await
+    }
+
+    async fn with(rules: &AccessSpec) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bugs = Database::open(dir.path().join("hub"), Password::Plaintext).unwrap();
-        let access = Arc::new(AccessRules::compile(&rules(read)).unwrap());
+        let access = Arc::new(AccessRules::compile(rules).unwrap());
         let served = Served { database: bugs.clone(), serve: ServeMode::Bidirectional, access };
         let options =
             ListenerOptions { auth: Arc::new(Authenticator::anonymous()), ..ListenerOptions::default() };
@@ -579,4 +586,50 @@ async fn frames_and_clocks_that_lie_end_the_session_and_change_nothing() {
     assert_eq!(hub.held(), before);
     assert!(topology.sync(PATIENCE).await.is_empty());
     assert_eq!(export(&victim), before.0);
+}
+
+/// A keyring of somebody's own making, that seals everything from now on and says that these fields have been sent anew.
+fn keyring_that_retires(names: &[&str]) -> Message {
+    let (secret, random) = (MemberSecret::new(Secret::new([1; 32])), Secret::new([2; 32]));
+    let author = || Author { secret: &secret, random: &random, now_ms: 1 };
+    let first = Keyring::create(author(), "mallory", None, EncryptionSpec::SmartProxy).unwrap();
+    let mut ring = Keyring::begin(&first).unwrap();
+    ring.extend(&ring.set_rule(author(), EncryptionSpec::E2eOnly { routing_fields: Vec::new() }).unwrap()).unwrap();
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    ring.extend(&ring.settle(author(), &names).unwrap()).unwrap();
+    Message::Keyring(KeyringMessage { head: ring.head(), statements: ring.statements(0).to_vec() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_write_does_not_begin_a_keyring() {
+    let only_reads = AccessSpec { insert: None, update: None, delete: None, ..rules("true") };
+    let only_inserts = AccessSpec { update: None, ..rules("true") };
+    let says_who = AccessSpec { keys: Some(FilterText::new(r#""admin" in user.roles"#)), ..rules("true") };
+    for rules in [only_reads, only_inserts, says_who] {
+        let hub = Hub::with(&rules).await;
+        hub.bugs.insert_with_id(id(1), bug("ios")).unwrap();
+        let before = hub.held();
+        let mut client = Mallory::connect(&hub, mallory()).await.unwrap();
+        client.say(&keyring_that_retires(&["title", "status", "teamId"])).await;
+        let (code, reason) = client.closed().await;
+        assert_eq!(code, CloseCode::Refused);
+        assert!(reason.contains("keyring"), "{reason}");
+        assert!(hub.bugs.store().keyring().is_none());
+        assert_eq!(hub.held(), before);
+    }
+}
+
+/// A member's word makes nobody lose what has not been sent anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_that_all_was_sent_anew_makes_nobody_lose_what_was_not() {
+    let (hub, _victim, _topology) = filled("true").await;
+    let before = hub.held();
+    let mut client = Mallory::connect(&hub, mallory()).await.unwrap();
+    client.say(&keyring_that_retires(&["title", "status", "teamId"])).await;
+    while hub.bugs.store().keyring().is_none_or(|ring| ring.head().count < 3) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(hub.held(), before);
+    hub.bugs.store().scrub().unwrap();
+    assert_eq!(hub.held(), before);
 }

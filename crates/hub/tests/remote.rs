@@ -34,6 +34,7 @@ fn rules() -> AccessSpec {
         update: rule("true"),
         delete: None,
         relay: rule(r#""relay" in user.roles"#),
+        keys: None,
     }
 }
 

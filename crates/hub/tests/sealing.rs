@@ -461,6 +461,12 @@ async fn a_running_database_is_sealed_in_place_and_opened_again() {
         .unwrap();
     converge(&[&a, &b]).await;
     // A conflict, and a record that is gone: both leave traces on the hub.
+    a.bugs.edit(id, &edit("votes", FieldEdit::Increment(1))).unwrap();
+    let adds = FieldEdit::SetEdit { add: vec!["MARKER-label".into()], remove: vec!["MARKER-tag".into()] };
+    b.sync().await;
+    a.bugs.edit(id, &edit("tags", adds)).unwrap();
+    a.bugs.edit(id, &edit("MARKERnote", FieldEdit::Set("MARKER-note".into()))).unwrap();
+    a.bugs.edit(id, &edit("MARKERnote", FieldEdit::Unset)).unwrap();
     let gone = b.bugs.insert(record! { "MARKERname" => "MARKER-gone" }).unwrap();
     converge(&[&a, &b]).await;
     b.bugs.delete(gone).unwrap();
@@ -577,6 +583,7 @@ async fn a_refused_write_to_a_sealed_record_is_taken_back() {
         update: rule("old.teamId == record.teamId"),
         delete: None,
         relay: None,
+        keys: None,
     };
     let hub = world.hub_with(AccessRules::compile(&rules).unwrap()).await;
     let a = world.creator(&hub).await;

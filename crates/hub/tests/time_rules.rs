@@ -62,6 +62,7 @@ impl Hub {
             update: rule("now < old.until"),
             delete: None,
             relay: None,
+            keys: None,
         };
         let access = Arc::new(AccessRules::compile(&rules).unwrap());
         let served = Served { database: bugs.clone(), serve: ServeMode::Bidirectional, access };

@@ -126,6 +126,7 @@ fn rules() -> AccessRules {
         ),
         delete: text("\"admin\" in user.roles"),
         relay: None,
+        keys: None,
     };
     AccessRules::compile(&spec).unwrap_or_else(|_| AccessRules::nothing())
 }

@@ -182,7 +182,9 @@ impl Applier<'_> {
             };
             self.store.stays(self.writer, &self.source.link, entry.id)?;
             if !self.insert_new(entry.id, history, body)? {
-                self.merge(entry.id, history, body, log, court.as_mut())?;
+                // What may not even be logged is nothing to decide about.
+                let court = court.as_mut().filter(|_| log);
+                self.merge(entry.id, (history, body), log, court.map(|court| (court, gate.as_ref())))?;
             }
         }
         self.store.note_opened(self.writer, changes.entries.iter().map(|entry| entry.id))?;
@@ -241,17 +243,16 @@ impl Applier<'_> {
     fn merge(
         &mut self,
         id: RecordId,
-        history: &[u8],
-        body: &[u8],
+        (history, body): (&[u8], &[u8]),
         log: bool,
-        court: Option<&mut Court>,
+        court: Option<(&mut Court, Option<&GateKeeper>)>,
     ) -> Result<(), StoreError> {
         let incoming = self.numbers.decode(self.writer, history, body)?;
         let peer_life = incoming.life;
         let (row, before) = self.find(id)?;
         let (life, unsent) = (before.life, self.unsent_before(row.as_ref(), &before, peer_life));
         let (state, mut report) = match court {
-            Some(court) => self.judge(id, before, incoming, court)?,
+            Some((court, gate)) => self.judge(id, before, incoming, (court, gate))?,
             None => {
                 let mut state = before;
                 let came = self.source.is_authority().then(|| incoming.clone());
@@ -286,12 +287,16 @@ impl Applier<'_> {
         id: RecordId,
         before: RecordState,
         came: RecordState,
-        court: &mut Court,
+        (court, gate): (&mut Court, Option<&GateKeeper>),
     ) -> Result<(RecordState, MergeReport), StoreError> {
         let mut after = before.clone();
         let mut report = after.merge(came.clone(), self.writer.next_seq);
         let merged = Merged { before: before.clone(), came, after, report: report.clone() };
-        let judged = court.judge(self.store, self.writer, self.source, id, merged)?;
+        let gate = gate.map(|gate| (gate, self.writer.names.clone()));
+        let may = |state: &RecordState| {
+            gate.as_ref().is_none_or(|(gate, names)| gate.permits(id, (&before, state), names))
+        };
+        let judged = court.judge(self.store, self.writer, (self.source, &may), id, merged)?;
         report.displaced = judged.displaced;
         if judged.refused.is_some() {
             self.applied.refused += 1;

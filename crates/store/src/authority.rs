@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use blazedb_core::access::Operation;
 use blazedb_core::access::change::visible;
-use blazedb_core::authority::{Judge, Judged, Matter, Merged, Ruling, overrule};
+use blazedb_core::authority::{self as core, Judge, Judged, Matter, Merged, Ruling, overrule};
 use blazedb_core::blazebinary::FieldNo;
 use blazedb_core::blazebinary::RecordBuilder;
 use blazedb_core::feed::{PeerNo, Seq};
@@ -140,6 +140,9 @@ impl Store {
     }
 }
 
+/// The reason of a refusal where nothing that could be decided is allowed.
+const NOT_ALLOWED: &str = "the access rule `update` does not allow what would be left of it";
+
 /// Judges what one child brings in one batch.
 pub(crate) struct Court {
     resolver: Option<Resolver>,
@@ -182,25 +185,33 @@ impl Court {
         refusals::waits(&writer.db, source.peer_no, id).map_err(|error| store.sqlite(error))
     }
 
-    /// Judges what came of a record, and keeps a refusal of it.
+    /// Judges what came of a record, and keeps a refusal of it. `may` says whether access rules let the child have the record
+    /// become this: the resolver can make win what was let through because it had lost.
     pub(crate) fn judge(
         &mut self,
         store: &Store,
         writer: &mut Writer,
-        source: &Source,
+        (source, may): (&Source, &dyn Fn(&RecordState) -> bool),
         id: RecordId,
         merged: Merged,
     ) -> Result<Judged, StoreError> {
         let newest = merged.came.newest();
-        let resolver = self.resolver.as_ref();
-        let Writer { db, clock, names, next_seq, .. } = writer;
-        let lost =
-            |field: FieldNo, stamp| names.field(field).is_some_and(|name| has_lost(db, id, name, stamp));
-        let mut stamp = || Stamp::new(clock.tick(store.now_ms()), store.replica());
-        let mut rule =
-            |matter: Matter<'_>| resolver.map_or(Ruling::Held, |resolver| ask(resolver, id, matter, names));
-        let mut judge = Judge { seq: *next_seq, clock: &mut stamp, rule: &mut rule, lost: &lost };
-        let judged = judge.judge(merged);
+        let judged = Self::decide(self.resolver.as_ref(), store, writer, id, merged.clone());
+        let judged = match judged.refused.is_some() || !judged.decided || may(&judged.state) {
+            true => judged,
+            false => {
+                let mut held = Self::decide(None, store, writer, id, merged.clone());
+                if held.refused.is_none() && held.decided && !may(&held.state) {
+                    held = Judged {
+                        state: merged.before,
+                        decided: true,
+                        refused: Some(core::Refused { reason: NOT_ALLOWED.to_owned(), deletion: false }),
+                        ..Judged::default()
+                    };
+                }
+                held
+            }
+        };
         if let (Some(refused), Some(stamp)) = (&judged.refused, newest) {
             let operation = if refused.deletion { Operation::Delete } else { Operation::Update };
             let refused = Refused { operation, stamp, reason: refused.reason.clone() };
@@ -208,6 +219,24 @@ impl Court {
             self.refused += 1;
         }
         Ok(judged)
+    }
+
+    /// What the authority makes of it, with this resolver.
+    fn decide(
+        resolver: Option<&Resolver>,
+        store: &Store,
+        writer: &mut Writer,
+        id: RecordId,
+        merged: Merged,
+    ) -> Judged {
+        let Writer { db, clock, names, next_seq, .. } = writer;
+        let lost =
+            |field: FieldNo, stamp| names.field(field).is_some_and(|name| has_lost(db, id, name, stamp));
+        let mut stamp = || Stamp::new(clock.tick(store.now_ms()), store.replica());
+        let mut rule =
+            |matter: Matter<'_>| resolver.map_or(Ruling::Held, |resolver| ask(resolver, id, matter, names));
+        let mut judge = Judge { seq: *next_seq, clock: &mut stamp, rule: &mut rule, lost: &lost };
+        judge.judge(merged)
     }
 
     /// What the authority holds once access rules have refused what made `after` out of `before`.

@@ -2,28 +2,15 @@
 
 use std::sync::{Arc, PoisonError};
 
-use blazedb_core::keyring::{Act, Author, Keyring, KeyringError, KeyringHead, Statement, retired_tag};
+use blazedb_core::keyring::{Act, Author, Keyring, KeyringError, KeyringHead, Statement};
 use blazedb_core::topology::EncryptionSpec;
 use blazedb_sqlite::rusqlite::params;
 
 use crate::error::StoreError;
 use crate::keys::{AGREED, JOINED_WITH, Keys, Origin, secret_of};
-use crate::names::NameTable;
+use crate::retire::Retiring;
 use crate::schema::{meta, set_meta};
 use crate::store::{Store, Writer, lock};
-
-/// Which of these names statements retire.
-fn retired_by(statements: &[Arc<[u8]>], names: &NameTable) -> Vec<String> {
-    let mut gone = Vec::new();
-    for statement in statements.iter().filter_map(|statement| Statement::decode(statement).ok()) {
-        if let Act::Settled { retired } = statement.0.act {
-            let named =
-                names.fields().filter(|name| retired.contains(&retired_tag(&statement.0.parent, name)));
-            gone.extend(named.map(ToString::to_string));
-        }
-    }
-    gone
-}
 
 impl Store {
     /// Adds statements of a peer, or of this device, to the keyring. Those that are known are passed over.
@@ -147,10 +134,17 @@ impl Store {
             let mut keys = self.keys();
             let mut ring = keys.keyring.as_deref().cloned();
             let known = ring.as_ref().map_or(0, |ring| ring.statements(0).len());
+            let mut retiring = if keys.is_outsider() { Some(Retiring::load(&writer.db)?) } else { None };
             for statement in statements {
                 match &mut ring {
                     Some(ring) if ring.statements(0).contains(statement) => {}
-                    Some(ring) => ring.extend(statement)?,
+                    Some(ring) => {
+                        let before = (ring.rule().clone(), ring.unsettled().cloned());
+                        ring.extend(statement)?;
+                        if let Some(retiring) = &mut retiring {
+                            retiring.hear(statement, (&before.0, before.1.as_ref()), &writer.names);
+                        }
+                    }
                     None => ring = Some(Keyring::begin(statement)?),
                 }
             }
@@ -169,8 +163,9 @@ impl Store {
             }
             keys.unlock()?;
             self.after_change(writer, &keys, &before)?;
-            let retired = if keys.is_outsider() { retired_by(&new, &writer.names) } else { Vec::new() };
-            self.retire_fields(writer, &retired)?;
+            if let Some(retiring) = retiring.filter(|retiring| retiring.has_heard) {
+                self.retire(writer, retiring)?;
+            }
             Ok((!new.is_empty()).then_some(keys))
         })?;
         let Some(keys) = added else { return Ok(()) };

@@ -117,6 +117,20 @@ impl GateKeeper {
         })
     }
 
+    /// Whether the peer may have a record become `after`, whoever says that it does.
+    pub(crate) fn permits(
+        &self,
+        id: RecordId,
+        (before, after): (&RecordState, &RecordState),
+        names: &NameTable,
+    ) -> bool {
+        let field_no = |name: &str| names.field_no(name);
+        let fields = |state| StateFields { id, state, field_no: &field_no };
+        let (before, after) = (fields(before), fields(after));
+        between(&before, &after)
+            .is_none_or(|change| self.judge.gate.rights.check(&change, self.judge.now).is_ok())
+    }
+
     fn ask_inside(
         &mut self,
         writer: &Writer,

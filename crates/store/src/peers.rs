@@ -9,6 +9,15 @@ use crate::query::clamp;
 use crate::store::Store;
 
 impl Store {
+    /// Whether this database was ever linked to another replica.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn has_met_others(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS(SELECT 1 FROM peers)";
+        self.read(|db| db.query_row(sql, [], |row| row.get(0)).map_err(|error| self.sqlite(error)))
+    }
+
     /// The number of a peer replica, given now if it is new, and the checkpoint of a link to it.
     ///
     /// # Errors

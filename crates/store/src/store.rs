@@ -135,6 +135,8 @@ pub(crate) struct Inner {
     /// Held by whoever changes the keys, from reading them to publishing them.
     pub(crate) changing_keys: Mutex<()>,
     pub(crate) needs_scrub: AtomicBool,
+    /// Something has to go that may not yet, see `retire`.
+    pub(crate) retiring: AtomicBool,
     /// How far the feed went when a dictionary was last tried, see [`crate::dictionary`].
     pub(crate) dictionary_tried: AtomicU64,
     pub(crate) keyring_listeners: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
@@ -232,6 +234,7 @@ impl Store {
             joining: Mutex::default(),
             changing_keys: Mutex::default(),
             needs_scrub: AtomicBool::new(needs_scrub),
+            retiring: AtomicBool::new(true),
             dictionary_tried: AtomicU64::new(0),
             keyring_listeners: Mutex::default(),
             options,

@@ -32,6 +32,7 @@ fn rights(teams: &[&str], roles: &[&str]) -> Rights {
         update: rule("record.teamId in user.teams && old.teamId == record.teamId"),
         delete: rule(r#""admin" in user.roles"#),
         relay: rule(r#""relay" in user.roles"#),
+        keys: None,
     };
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let user = User { teams: owned(teams), roles: owned(roles), ..User::default() };

@@ -229,6 +229,7 @@ fn what_rules_refuse_of_a_relay_is_overruled_where_it_has_gone() {
         update: rule("record.n < 5"),
         delete: rule("false"),
         relay: rule("true"),
+        keys: None,
     };
     let rights = AccessRules::compile(&spec).unwrap().for_user(None);
     let gate = Arc::new(Gate { rights, node: NodeId::from_bytes([1; 16]) });
@@ -265,6 +266,35 @@ fn what_rules_refuse_of_a_relay_is_overruled_where_it_has_gone() {
         assert!(refused.iter().all(|write| write.reason.contains("access rule")), "{refused:?}");
     }
     assert_eq!(up(&edge), 0, "what was overruled does not come again");
+}
+
+/// What lost is let through without a right, because it changes nothing: a resolver does not change that.
+#[test]
+fn what_rules_do_not_allow_no_resolver_makes_win() {
+    let rule = |text: &str| Some(FilterText::new(text));
+    let spec = |update: &str| AccessSpec {
+        connect: rule("true"),
+        read: rule("true"),
+        update: rule(update),
+        ..AccessSpec::default()
+    };
+    // Of the first, not even what lost may be logged; of the second it may.
+    for (update_rule, n, logged) in [("false", 9, 0), ("record.n < 5", 9, 1), ("record.n < 5", 4, 1)] {
+        let (parent, [one]) = star();
+        parent.set_resolver(Some(Arc::new(|_| Resolution::TakeChild)));
+        let rights = AccessRules::compile(&spec(update_rule)).unwrap().for_user(None);
+        let gate = Arc::new(Gate { rights, node: NodeId::from_bytes([1; 16]) });
+        parent.claim_replica(one.replica(), gate.node).unwrap();
+        update(&one, 1, &set("n", n));
+        update(&parent, 1, &set("n", 3));
+        parent.apply(&[batch(&one, &parent, false, Standing::Child, Some(&gate))]).unwrap();
+        let stands = if n < 5 { n } else { 3 };
+        assert_eq!(parent.get_field(id(1), "n").unwrap(), Some(stands.into()), "{update_rule}");
+        assert_eq!(parent.conflicts().unwrap().len(), logged, "{update_rule}");
+        take(&one, &parent);
+        pull(&one, &parent);
+        assert_eq!(one.get_field(id(1), "n").unwrap(), Some(stands.into()), "{update_rule}");
+    }
 }
 
 #[test]

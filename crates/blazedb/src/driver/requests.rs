@@ -14,7 +14,7 @@ use blazedb_core::{Filter, Timestamp};
 use blazedb_store::{Applied, Shown, Source, Store, StoreError};
 
 use super::rebind::Timed;
-use super::{Answer, ClientAsk, Driver, failed};
+use super::{Answer, Asked, ClientAsk, Driver, failed};
 use crate::applier::ApplyError;
 use crate::database::Database;
 use crate::fanout::blocking;
@@ -117,12 +117,14 @@ impl Driver {
         self.removals = Some(ask.removals);
         // Until the other side knows of it, nothing goes.
         self.release = None;
-        let release = ask.release;
+        let (release, stranger) = (ask.release, ask.stranger);
         let (database, link) = (self.context.database.clone(), Arc::clone(&self.context.link));
         let (number, answers) = (self.asks, self.answers.clone());
         tokio::spawn(async move {
             let answer = match blocking(move || introduce(&database, &link, ask)).await {
-                Ok((local, timed)) => Answer::Ask(Box::new((number, local, timed, release))),
+                Ok((local, timed)) => {
+                    Answer::Ask(Box::new(Asked { number, local, timed, release, stranger }))
+                }
                 Err(error) => failed(&ApplyError::from(&error)),
             };
             let _ = answers.send(answer);

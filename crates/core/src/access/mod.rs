@@ -31,6 +31,7 @@ pub struct AccessRules {
     update: Filter,
     delete: Filter,
     relay: Filter,
+    keys: Option<Filter>,
 }
 
 /// A rule is not a text of the filter language.
@@ -66,6 +67,7 @@ impl AccessRules {
             update: rule(),
             delete: rule(),
             relay: rule(),
+            keys: None,
         }
     }
 
@@ -85,6 +87,7 @@ impl AccessRules {
             update: compiled("update", spec.update.as_ref())?,
             delete: compiled("delete", spec.delete.as_ref())?,
             relay: compiled("relay", spec.relay.as_ref())?,
+            keys: spec.keys.as_ref().map(|text| compiled("keys", Some(text))).transpose()?,
         })
     }
 
@@ -112,6 +115,7 @@ impl AccessRules {
             update: bound(&self.update),
             delete: bound(&self.delete),
             relay: bound(&self.relay),
+            keys: self.keys.as_ref().map(bound),
         }
     }
 }
@@ -131,6 +135,7 @@ pub struct Rights {
     update: Filter,
     delete: Filter,
     relay: Filter,
+    keys: Option<Filter>,
 }
 
 impl Rights {
@@ -156,6 +161,15 @@ impl Rights {
     #[must_use]
     pub fn may_relay(&self, now: Timestamp) -> bool {
         about_nothing(&self.relay, now)
+    }
+
+    /// Whether the user's node may begin the keyring of a database that has none. Without a rule about that, whoever may
+    /// insert and update something may.
+    #[must_use]
+    pub fn may_begin_keyring(&self, now: Timestamp) -> bool {
+        let never = Filter::always(false);
+        let writes = || ![&self.insert, &self.update].contains(&&never);
+        self.keys.as_ref().map_or_else(writes, |rule| about_nothing(rule, now))
     }
 
     /// Which records the user may read: a filter without `user`.

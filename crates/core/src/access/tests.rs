@@ -33,6 +33,7 @@ fn team_rules() -> AccessSpec {
         update: rule("record.teamId in user.teams && old.teamId == record.teamId"),
         delete: rule(r#""admin" in user.roles"#),
         relay: rule(r#""relay" in user.roles"#),
+        keys: None,
     }
 }
 
@@ -110,6 +111,22 @@ fn reading_connecting_and_relaying_ask_their_own_rules() {
 }
 
 #[test]
+fn who_may_begin_the_keyring_is_said_or_whoever_writes() {
+    let (both, writes) = (Some(FilterText::new("true")), Some(FilterText::new(r#""ios" in user.teams"#)));
+    let begins = |keys: Option<&str>, insert: &Option<FilterText>, update: &Option<FilterText>| {
+        let keys = keys.map(FilterText::new);
+        let spec = AccessSpec { insert: insert.clone(), update: update.clone(), keys, ..AccessSpec::default() };
+        AccessRules::compile(&spec).unwrap().for_user(Some(&ios())).may_begin_keyring(NOW)
+    };
+    assert!(begins(None, &both, &writes));
+    assert!(!begins(None, &both, &None) && !begins(None, &None, &both), "who only inserts, or only updates");
+    let never = Some(FilterText::new(r#""web" in user.teams"#));
+    assert!(!begins(None, &never, &both), "the rule is there, and grants this user nothing");
+    assert!(!begins(Some(r#""admin" in user.roles"#), &both, &both));
+    assert!(begins(Some(r#""ios" in user.teams"#), &None, &None));
+}
+
+#[test]
 fn a_rule_about_connecting_that_looks_at_a_record_grants_nothing() {
     for text in ["!has(record.banned)", "record.x != 1", "!has(record.banned) && true"] {
         let spec = AccessSpec { connect: Some(FilterText::new(text)), ..AccessSpec::default() };
@@ -129,11 +146,11 @@ proptest! {
         let text = if negate { format!("!({text})") } else { text };
         let rule = || Some(FilterText::new(text.clone()));
         let spec = AccessSpec { connect: rule(), read: rule(), insert: rule(), update: rule(),
-            delete: rule(), relay: rule(), public: false };
+            delete: rule(), relay: rule(), keys: rule(), public: false };
         let user = User::default();
         let rights = AccessRules::compile(&spec).unwrap().for_user((!nobody).then_some(&user));
         let record = bug([]);
-        prop_assert!(!rights.may_connect(NOW) && !rights.may_relay(NOW) && !rights.may_read(&record, NOW));
+        prop_assert!(!rights.may_connect(NOW) && !rights.may_relay(NOW) && !rights.may_begin_keyring(NOW) && !rights.may_read(&record, NOW));
         for change in [
             Change::Insert { after: &record },
             Change::Delete { before: &record },

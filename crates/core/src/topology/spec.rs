@@ -308,4 +308,6 @@ pub struct AccessSpec {
     pub delete: Option<FilterText>,
     /// Who may bring writes of other nodes, over `user`.
     pub relay: Option<FilterText>,
+    /// Who may begin the database's keyring, over `user`. Missing: whoever may both insert and update something.
+    pub keys: Option<FilterText>,
 }

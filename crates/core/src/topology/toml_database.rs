@@ -48,7 +48,7 @@ const DATABASE_KEYS: &[&str] = &[
     "access",
 ];
 const RELATION_KEYS: &[&str] = &["to", "on_delete"];
-const ACCESS_KEYS: &[&str] = &["public", "connect", "read", "insert", "update", "delete", "relay"];
+const ACCESS_KEYS: &[&str] = &["public", "connect", "read", "insert", "update", "delete", "relay", "keys"];
 
 pub(super) fn read_database(name: &DatabaseName, section: &Section<'_>) -> Result<DatabaseSpec, SpecError> {
     section.only(DATABASE_KEYS)?;
@@ -144,5 +144,6 @@ fn read_access(section: &Section<'_>) -> Result<AccessSpec, SpecError> {
         update: rule("update", FilterUse::Update)?,
         delete: rule("delete", FilterUse::Delete)?,
         relay: rule("relay", FilterUse::Relay)?,
+        keys: rule("keys", FilterUse::Keys)?,
     })
 }

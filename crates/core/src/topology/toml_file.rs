@@ -40,6 +40,8 @@ pub enum FilterUse {
     Delete,
     /// Who may bring writes of other nodes: over `user`.
     Relay,
+    /// Who may begin the keyring: over `user`.
+    Keys,
 }
 
 /// Whether a database may leave open where its password comes from.

@@ -48,7 +48,7 @@ pub(super) async fn database(State(api): State<Api>, Path(db): Path<String>) -> 
 }
 
 fn declared(spec: &DatabaseSpec) -> Json {
-    let AccessSpec { public, connect, read, insert, update, delete, .. } = &spec.access;
+    let AccessSpec { public, connect, read, insert, update, delete, relay, keys } = &spec.access;
     let text = |rule: &Option<topology::FilterText>| rule.as_ref().map(|rule| rule.text.clone());
     json!({
         "pattern": spec.sync.pattern.kind().as_str(), "mode": spec.sync.mode.as_str(),
@@ -57,7 +57,7 @@ fn declared(spec: &DatabaseSpec) -> Json {
         "encrypted_at_rest": spec.password != topology::PasswordSource::Plaintext,
         "access": {
             "public": public, "connect": text(connect), "read": text(read), "insert": text(insert),
-            "update": text(update), "delete": text(delete),
+            "update": text(update), "delete": text(delete), "relay": text(relay), "keys": text(keys),
         },
     })
 }

@@ -76,6 +76,7 @@ pub(super) async fn change(
     let policy = policy(&api, &db).unwrap_or_default();
     let store = database.store().clone();
     let (joins, sends_anew) = (matches!(act, KeyAct::Join { .. }), matches!(act, KeyAct::Rule {}));
+    let creates = matches!(act, KeyAct::Create { .. });
     if matches!(act, KeyAct::Rule {}) {
         change_rule(&api, &database, policy.clone()).await?;
     }
@@ -90,6 +91,7 @@ pub(super) async fn change(
         OpenMode::FilesOnly => false,
         _ if joins => joined(&api, &db, database.store(), wait).await? && caught_up(&api, &db).await,
         _ if sends_anew => caught_up(&api, &db).await,
+        _ if creates => settled(&api, &db, database.store(), wait).await?,
         _ => heard(&api, &db, database.store(), wait).await,
     };
     if let Some(object) = answer.as_object_mut() {
@@ -111,7 +113,13 @@ fn carry_out(store: &Store, act: KeyAct, policy: Encryption, node_name: &str) ->
     let name = |name: Option<String>| name.unwrap_or_else(|| node_name.to_owned());
     Ok(match act {
         KeyAct::Create { name: called, passphrase } => {
-            store.create_keyring(&name(called), policy, passphrase.as_deref())?;
+            // What others may have in readable form has to be sent anew, and to go there: as when the rule changes.
+            let seals_later = policy != Encryption::SmartProxy && store.has_met_others()?;
+            let rule = if seals_later { Encryption::SmartProxy } else { policy.clone() };
+            store.create_keyring(&name(called), rule, passphrase.as_deref())?;
+            if seals_later {
+                store.set_seal_rule(policy)?;
+            }
             json!({})
         }
         KeyAct::Invite { name: called, history } => {
@@ -165,6 +173,21 @@ async fn heard(api: &Api, db: &str, store: &Store, wait: Duration) -> bool {
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Waits until a keyring that is new here has been heard of, and all that was there before has been sent anew in sealed form, and
+/// says so. If no other node is reached, `key rule` does it later.
+async fn settled(api: &Api, db: &str, store: &Store, wait: Duration) -> Result<bool, ApiError> {
+    let heard = heard(api, db, store, wait).await;
+    if store.keyring().is_none_or(|ring| ring.unsettled().is_none()) {
+        return Ok(heard);
+    }
+    if !heard || !caught_up(api, db).await {
+        return Ok(false);
+    }
+    let settling = store.clone();
+    blocking(move || Ok(settling.settle_seal_rule()?)).await?;
+    Ok(self::heard(api, db, store, wait).await)
 }
 
 /// Waits until this device has joined: until the keyring, and in it the invitation, has come. Not for longer than `wait`, nor
