@@ -2,6 +2,7 @@
 //!
 //! The same driver serves both sides and every transport.
 
+mod answers;
 mod ended;
 mod keyring;
 mod outbox;
@@ -22,7 +23,7 @@ use blazedb_core::Filter;
 use blazedb_core::bond::Bond;
 use blazedb_core::feed::Seq;
 use blazedb_core::limits;
-use blazedb_core::session::{Closed, Input, LocalReplica, Output, PeerReplica, Refusal, Session};
+use blazedb_core::session::{Closed, Input, Output, Session};
 use blazedb_core::view::{View, ViewRequest};
 use blazedb_core::wire::{CloseCode, Direction, Token};
 use blazedb_store::{Decider, Gate, Removals, Source, Store};
@@ -31,15 +32,15 @@ use blazedb_transport::{Connection, Fingerprint, FrameReceiver, FrameSender, Lin
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
-use crate::applier::ApplyError;
 use crate::database::Database;
+use crate::driver::answers::{Answer, Asked, failed};
 use crate::driver::outbox::{Outbox, write_frames};
-use crate::driver::rebind::{Looked, Timed};
+use crate::driver::rebind::Timed;
 use crate::driver::requests::introduce;
 pub(crate) use crate::driver::requests::introduced;
 use crate::driver::turns::Waiting;
 use crate::fanout::blocking;
-use crate::guard::{Admit, Admitted, Guard, Order, Orders, Renew};
+use crate::guard::{Admit, Guard, Order, Orders, Renew};
 use crate::meeting::Seat;
 use crate::status::SessionReport;
 use crate::tombstones::keep_dropping;
@@ -119,30 +120,6 @@ impl From<MemoryEnd> for Channel {
         Self { sender, receiver, counters, fingerprint: None }
     }
 }
-
-/// Answers from the store, on their way back to the session. The channel keeps room for some of them as long as the
-/// connection lives, so they are small.
-enum Answer {
-    Input(Box<Input>),
-    Peer(Box<PeerReplica>),
-    Admitted(Box<Result<Admitted, Refusal>>),
-    Applied,
-    Looked(Box<Looked>),
-    Ask(Box<Asked>),
-}
-
-/// What a client asks for instead, on the open session.
-struct Asked {
-    /// How many asks there were before.
-    number: u64,
-    local: LocalReplica,
-    timed: Option<Timed>,
-    /// It lets go of what the peer has.
-    release: bool,
-    stranger: bool,
-}
-
-const _: () = assert!(size_of::<Answer>() <= 16);
 
 struct Driver {
     session: Session,
@@ -399,57 +376,6 @@ impl Driver {
         self.session.handle(now, input);
     }
 
-    /// Hands over every answer that is there; acknowledgements of a group become one.
-    fn on_answers(&mut self, first: Answer, answers: &mut mpsc::UnboundedReceiver<Answer>) {
-        let mut applied = 0;
-        let mut next = Some(first);
-        while let Some(answer) = next {
-            match answer {
-                Answer::Applied => applied += 1,
-                // Of what was asked for meanwhile only the last counts.
-                Answer::Ask(asked) => {
-                    let Asked { number, local, timed, release, stranger } = *asked;
-                    if number == self.asks {
-                        self.meets(stranger);
-                        self.told = Some(Arc::clone(&local.view));
-                        self.timed = timed;
-                        self.release = release.then(|| Arc::clone(&local.view));
-                        self.feed(Input::Reconfigure(Box::new(local)));
-                    }
-                }
-                Answer::Input(input) => {
-                    if let Input::Refusals(refusals, _) = &*input {
-                        self.refusals_told = self.refusals_told.max(refusals.last());
-                    }
-                    self.feed(*input);
-                }
-                Answer::Looked(looked) => self.on_looked(*looked),
-                Answer::Admitted(decision) => {
-                    let decision = (*decision).map(|Admitted { admission, gate, rebind, begins_keyring }| {
-                        self.gate = gate;
-                        self.begins_keyring = begins_keyring;
-                        self.timed = rebind.map(|bind| Timed::new(bind, &admission.view));
-                        self.shown = Some(Arc::clone(&admission.view));
-                        self.admitted = true;
-                        admission
-                    });
-                    self.feed(Input::Admitted(decision));
-                }
-                Answer::Peer(peer) => {
-                    if let Some(source) = &mut self.source {
-                        source.peer_no = peer.peer_no;
-                    }
-                    self.context.report.knows_peer(peer.peer_no);
-                    self.feed(Input::Peer(*peer));
-                }
-            }
-            next = answers.try_recv().ok();
-        }
-        if applied > 0 {
-            self.feed(Input::Applied(applied));
-        }
-    }
-
     fn carry_out(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
@@ -501,8 +427,4 @@ impl Driver {
         let lags = &self.context.database.inner.lags;
         self.context.report.progress(status, |us| lags.add(us));
     }
-}
-
-fn failed(error: &ApplyError) -> Answer {
-    Answer::Input(Box::new(Input::ApplyFailed(error.code, error.message.clone())))
 }

@@ -13,7 +13,8 @@ use blazedb_transport::{Endpoint, KnownNodes, PinPolicy, Purpose};
 
 use crate::driver::{ClientAsk, introduced};
 use crate::fanout::blocking;
-use crate::link::{Place, Terms, sealed_request};
+use crate::link::{Place, Terms};
+use crate::link_keys::sealed_request;
 use crate::policy::SyncPolicy;
 use crate::rehearsal::{Interrupted, Rehearsal};
 use crate::remote_node::RemoteNode;

@@ -68,18 +68,19 @@ impl Lan {
         Ok(Self { daemon, heard, said: Mutex::default(), listener })
     }
 
-    /// Says that this node serves `databases` at `address`, in place of what was said before.
+    /// Says that this node serves `databases` at `address` and knows the keys of `issuers`, in place of what was said before.
     pub(crate) fn say<'n>(
         &self,
         key: Fingerprint,
         address: SocketAddr,
         tls: bool,
         databases: impl IntoIterator<Item = &'n str>,
+        issuers: impl IntoIterator<Item = &'n [u8]>,
     ) -> Result<(), LanError> {
         let mut salt = [0; SALT_BYTES];
         // Without randomness names are told apart less well, and nothing else.
         let _ = aws_lc_rs::rand::fill(&mut salt);
-        let said = Announcement::new(key.to_string(), tls, salt, databases);
+        let said = Announcement::new(key.to_string(), tls, salt, databases, issuers);
         let instance = key.node_id().to_string();
         let host = format!("{instance}.local.");
         let properties: HashMap<String, String> = said.properties().into_iter().collect();

@@ -26,6 +26,7 @@ mod guard;
 mod join;
 mod lan;
 mod link;
+mod link_keys;
 mod link_status;
 mod live;
 mod local;

@@ -1,16 +1,13 @@
 //! A link's life: connect, run a session, wait, again.
 
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use blazedb_core::Filter;
-use blazedb_core::session::Closed;
 use blazedb_core::topology::LinkTarget;
 use blazedb_core::view::ViewRequest;
-use blazedb_core::wire::{CloseCode, Direction, Token};
-use blazedb_store::Store;
+use blazedb_core::wire::{Direction, Token};
 use blazedb_transport::ws::{self, ConnectOptions};
 use blazedb_transport::{Fingerprint, Identity, PinPolicy};
 use tokio::sync::watch;
@@ -18,6 +15,7 @@ use tokio::sync::watch;
 use crate::database::Database;
 use crate::driver::{Channel, ClientAsk, Role, SessionContext, run_session};
 use crate::fanout::blocking;
+use crate::link_keys::sealed_request;
 use crate::local::serve_inside;
 use crate::mesh_link::Rest;
 use crate::outcome::{connect_failed, refused, session_ended, stranger, temporary};
@@ -34,9 +32,9 @@ const BACKOFF_FIRST_MS: u64 = 100;
 const BACKOFF_MAX_MS: u64 = 30_000;
 /// The first pause after a refusal, in milliseconds: somebody has to change something first.
 const REFUSED_FIRST_MS: u64 = 1_000;
-/// How long a session without keys waits for them, and how long it then goes on, in milliseconds.
-const KEYRING_WAIT_MS: u64 = 3_000;
-const KEYRING_GRACE_MS: u64 = 10;
+/// Why a node that was found may not know who this one is.
+const WITHHELD: &str = "this node's token is not shown to it: it is not bound to this node's key, so that whoever sees it could use \
+    it (`blazedb token issue --node KEY` makes one that is), and the other node does not prove that it knows the issuer's key";
 /// A session that lasted this long was a success, in milliseconds.
 const LASTING_MS: u128 = 5_000;
 
@@ -128,7 +126,7 @@ pub(crate) struct Link {
     /// Which of the target's addresses.
     pub(crate) route: Route,
     /// The session that ends is ended by this side, to go on in another way or elsewhere.
-    by_choice: AtomicBool,
+    pub(crate) by_choice: AtomicBool,
     /// Nothing goes either way as long as it is not known whether the other side may be linked to.
     pub(crate) accepted: AtomicBool,
     /// The session that is open, if one is, is there for the keyring alone.
@@ -381,7 +379,7 @@ impl Link {
         };
         let mut asks = self.asks.subscribe();
         let ask = asks.borrow_and_update().clone();
-        let stranger = ask.stranger.then(|| asks.clone());
+        let unaccepted = ask.stranger.then(|| asks.clone());
         let role = Role::Client(ClientAsk {
             // Without the keys only the keyring is fetched: nothing is shown, and nothing taken.
             direction: if keyless.is_some() { Direction::default() } else { ask.direction },
@@ -391,82 +389,17 @@ impl Link {
             ..ask
         });
         let session = run_session(context, role, channel);
-        let closed = if keyless.is_none() { session.await } else { self.for_keys(session, stranger).await };
+        let closed = if keyless.is_none() { session.await } else { self.for_keys(session, unaccepted).await };
         if keyless.is_some() {
             return self.keys_missing(&name, closed);
         }
         if started.elapsed().as_millis() >= LASTING_MS {
             *failures = 0;
         }
-        session_ended(&name, closed)
-    }
-
-    /// What is sealed for this link is smaller with a dictionary; without one it is as good.
-    async fn share_dictionary(&self) {
-        let database = self.config.database.clone();
-        let packs = {
-            let ask = self.asks.borrow();
-            ask.compression && ask.direction.push
-        };
-        if !packs || database.store().sealer().is_none() {
-            return;
-        }
-        if let Err(error) = blocking(move || database.store().share_dictionary()).await {
-            tracing::warn!(%error, "values are sealed uncompressed: no dictionary could be made");
-        }
-    }
-
-    /// Runs a session that is only there for the keyring. With a `stranger` nothing is exchanged: it is waited for that
-    /// being accepted, and then for another session.
-    async fn for_keys(
-        &self,
-        session: impl Future<Output = Closed>,
-        stranger: Option<watch::Receiver<ClientAsk>>,
-    ) -> Closed {
-        if let Some(mut asks) = stranger {
-            return tokio::select! {
-                closed = session => closed,
-                Ok(_) = asks.wait_for(|ask| !ask.stranger) => {
-                    self.by_choice.store(true, Ordering::Relaxed);
-                    Closed::Here(CloseCode::GoingAway, "the other side is accepted".to_owned())
-                }
-            };
-        }
-        let mut keyring = self.config.database.watch_keyring();
-        let store = self.config.database.store();
-        let encryption = self.terms().policy.encryption.clone();
-        let ready = async {
-            while store.ready_for(&encryption).is_err() && keyring.changed().await.is_ok() {}
-            // What this device has said is on its way.
-            tokio::time::sleep(Duration::from_millis(KEYRING_GRACE_MS)).await;
-        };
-        let wait = Duration::from_millis(KEYRING_WAIT_MS);
-        tokio::select! {
-            closed = session => closed,
-            _ = tokio::time::timeout(wait, ready) => Closed::Here(CloseCode::GoingAway, String::new()),
-        }
-    }
-
-    fn keys_missing(&self, remote: &str, closed: Closed) -> LinkError {
-        let store = self.config.database.store();
-        let encryption = self.terms().policy.encryption.clone();
-        if self.by_choice.load(Ordering::Relaxed) {
-            return temporary("another session follows at once".to_owned());
-        }
-        match (store.ready_for(&encryption), closed) {
-            (Ok(()), _) => {
-                // The next session follows at once.
-                self.by_choice.store(true, Ordering::Relaxed);
-                temporary("the keys have come".to_owned())
-            }
-            (Err(problem), Closed::Here(CloseCode::GoingAway, _)) if !store.keyring_is_agreed() => {
-                temporary(problem)
-            }
-            (Err(problem), Closed::Here(CloseCode::GoingAway, _)) => {
-                let message = format!("database {}: {problem}", self.config.database_name);
-                refused(message)
-            }
-            (Err(_), closed) => session_ended(remote, closed),
+        let ended = session_ended(&name, closed);
+        match ended.stranger && self.config.tokens.withholds() {
+            true => stranger(format!("{}; {WITHHELD}", ended.message)),
+            false => ended,
         }
     }
 
@@ -498,21 +431,4 @@ impl Link {
         let share = 512 + u64::from(u16::from_le_bytes(random)) % 512;
         Duration::from_millis(longest * share / 1_024)
     }
-}
-
-/// What is asked of the other side, in words that it may hear: names of sealed fields go sealed.
-pub(crate) fn sealed_request(store: &Store, policy: &SyncPolicy) -> Result<ViewRequest, String> {
-    let mut request = policy.request();
-    let Some(sealer) = store.sealer().filter(|sealer| sealer.seals()) else { return Ok(request) };
-    let filter = policy.combined_filter();
-    let fields = filter.iter().flat_map(|filter| filter.fields().into_iter().map(str::to_owned));
-    if let Some(field) = fields.into_iter().find(|field| sealer.rule().seals(field)) {
-        return Err(format!(
-            "policy: the filter asks for {field:?}, which is sealed: the other side can only filter by routing_fields"
-        ));
-    }
-    for name in &mut request.excluded {
-        *name = sealer.public_name(name).map_err(|error| error.to_string())?;
-    }
-    Ok(request)
 }

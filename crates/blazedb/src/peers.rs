@@ -1,7 +1,8 @@
 //! Peers of meshes: found on the local network, kept once they are accepted, and linked once.
 //!
 //! Invariants: a link to a node that was found holds only while that node has the key that it announced; nothing is sent
-//! to it nor taken from it before this node's own door has accepted it ([`Doorman::vouches_for`]), and then it is sent
+//! to it nor taken from it before this node's own door has accepted it ([`Doorman::vouches_for`]), but this node's token, if that may
+//! be shown ([`Doorman::may_show`]); and then it is sent
 //! what its user may read ([`Doorman::shows`]) unless the policy says otherwise; of two nodes that
 //! connect to each other the link of the one with the higher id rests, and only as long as the other's link does all of
 //! its work.
@@ -12,17 +13,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use blazedb_core::limits::{FOUND_AGAIN_FIRST_MS, FOUND_AGAIN_MAX_MS};
+use blazedb_core::topology::announce::Announcement;
 use blazedb_core::topology::{DatabaseName, LinkTarget};
+use blazedb_core::wire::Token;
 use blazedb_core::{Filter, NodeId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::lan::{Lan, LanError, Sighting};
-use crate::link::Link;
+use crate::link::{Link, Place, Terms};
 use crate::policy::SyncPolicy;
 use crate::registered::Registered;
 use crate::remote_node::RemoteNode;
 use crate::status::SessionReport;
+use crate::token_source::TokenSource;
 use crate::topology::{Core, DatabaseNode, LinkId, Origin, State, Topology, TopologyError};
 
 /// How often links of meshes are looked at.
@@ -38,6 +42,13 @@ pub trait Doorman: Send + Sync {
 
     /// What the rules of a database let the user of a node read that it vouches for; `None`: everything.
     fn shows(&self, node: NodeId, database: &str) -> Option<Filter>;
+
+    /// The public keys of issuers of tokens that are known to this node and those it belongs with: whoever announces itself proves
+    /// to know one.
+    fn issuers(&self) -> Vec<Vec<u8>>;
+
+    /// Whether a token of this node may be shown to whoever announces itself so, before anything else is known of it.
+    fn may_show(&self, token: &Token, to: &Announcement) -> bool;
 
     /// The open session of a node's database `from` with this node's `database`.
     fn session(&self, node: NodeId, from: &str, database: &str) -> Option<Arc<SessionReport>>;
@@ -211,7 +222,10 @@ impl Inner {
         let Some(lan) = &self.lan else { return Ok(()) };
         match self.place {
             Some((address, tls)) if !self.offers.is_empty() => {
-                lan.say(core.identity().fingerprint(), address, tls, self.offers.iter().map(String::as_str))
+                let issuers = self.doorman.as_ref().map(|doorman| doorman.issuers()).unwrap_or_default();
+                let offers = self.offers.iter().map(String::as_str);
+                let issuers = issuers.iter().map(Vec::as_slice);
+                lan.say(core.identity().fingerprint(), address, tls, offers, issuers)
             }
             _ => {
                 lan.hush();
@@ -232,7 +246,7 @@ impl Inner {
                 let place = (seeker.node, *peer);
                 let shunned = self.shunned.get(&place).is_some_and(|shunned| shunned.until > now);
                 if !shunned {
-                    link_up(core, seeker, *peer, sighting);
+                    link_up(core, seeker, (*peer, sighting), self.doorman.as_ref());
                 }
             }
         }
@@ -305,8 +319,30 @@ fn does_everything(session: &SessionReport) -> bool {
     both && session.view().is_some_and(|view| view.is_all())
 }
 
+impl Core {
+    /// Links a database to a node that was found, which is shown such tokens of this node as it may be.
+    fn connect_found(
+        &self,
+        node: DatabaseNode,
+        remote: RemoteNode,
+        policy: SyncPolicy,
+        peer: NodeId,
+        may_show: impl Fn(&Token) -> bool + Send + Sync + 'static,
+    ) -> Result<LinkId, TopologyError> {
+        let target = remote.target.map_err(|(url, problem)| TopologyError::Address(url, problem))?;
+        let terms = Terms { policy, pins: self.pins(remote.key) };
+        let tokens = TokenSource::shown_to(Arc::clone(&self.tokens), may_show);
+        self.hold(node, (Place::Remote(target), remote.database), terms, (Origin::Found(peer), tokens))
+    }
+}
+
 /// Links a database to a node that was found, or has the link that there is know its addresses and policy.
-fn link_up(core: &Core, seeker: &Seeker, peer: NodeId, sighting: &Sighting) {
+fn link_up(
+    core: &Core,
+    seeker: &Seeker,
+    (peer, sighting): (NodeId, &Sighting),
+    doorman: Option<&Arc<dyn Doorman>>,
+) {
     let there = {
         let state = core.state();
         let mut own = state.links.iter().filter(|(_, held)| held.link.is_of(&seeker.node));
@@ -328,7 +364,11 @@ fn link_up(core: &Core, seeker: &Seeker, peer: NodeId, sighting: &Sighting) {
         None => {
             let target = LinkTarget::Nearest { edges: sighting.endpoints.clone(), master: None };
             let remote = RemoteNode::at(target, seeker.remote.as_str()).key(sighting.key);
-            let linked = core.connect(seeker.node, remote, seeker.policy.clone(), Origin::Found(peer));
+            let (doorman, announcement) = (doorman.cloned(), sighting.announcement.clone());
+            let may_show = move |token: &Token| {
+                doorman.as_ref().is_some_and(|doorman| doorman.may_show(token, &announcement))
+            };
+            let linked = core.connect_found(seeker.node, remote, seeker.policy.clone(), peer, may_show);
             tracing::info!(database = seeker.node.name(), %peer, ?linked, "peer found on the local network");
         }
     }
@@ -341,7 +381,6 @@ mod tests {
     use blazedb_transport::Identity;
 
     use super::*;
-    use crate::link::{Place, Terms};
     use crate::{Database, record};
 
     /// Vouches for everybody, and lets them read what matches.
@@ -354,6 +393,14 @@ mod tests {
 
         fn shows(&self, _: NodeId, _: &str) -> Option<Filter> {
             self.0.lock().unwrap().clone()
+        }
+
+        fn issuers(&self) -> Vec<Vec<u8>> {
+            Vec::new()
+        }
+
+        fn may_show(&self, _: &Token, _: &Announcement) -> bool {
+            false
         }
 
         fn session(&self, _: NodeId, _: &str, _: &str) -> Option<Arc<SessionReport>> {
@@ -382,7 +429,8 @@ mod tests {
         };
         let place = (Place::Local(there, theirs.clone()), "theirs".to_owned());
         let peer = Identity::generate().unwrap().node_id();
-        topology.core.hold(here, place, terms, Origin::Found(peer)).unwrap();
+        let tokens = Arc::default();
+        topology.core.hold(here, place, terms, (Origin::Found(peer), tokens)).unwrap();
         let until = async |teams: &[&str]| {
             let holds = || {
                 teams.iter().all(|name| theirs.query().filter(team(name)).count().unwrap() == 1)

@@ -15,10 +15,15 @@ use crate::fanout::blocking;
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Whether a token may be shown.
+type MayShow = Box<dyn Fn(&Token) -> bool + Send + Sync>;
+
 /// Where a node's token comes from. By default it has none.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct TokenSource {
     file: Option<WatchedFile<Option<Token>>>,
+    /// The tokens of another source, as far as they may be shown.
+    of: Option<(Arc<TokenSource>, MayShow)>,
     token: watch::Sender<Option<Token>>,
 }
 
@@ -29,7 +34,37 @@ impl TokenSource {
             true => WatchedFile::new(path, parse),
             false => WatchedFile::optional(path, parse, || None),
         };
-        Self { file: Some(file), token: watch::Sender::default() }
+        Self { file: Some(file), ..Self::default() }
+    }
+
+    /// The tokens of another source that may be shown. Must be called inside a tokio runtime.
+    pub(crate) fn shown_to(
+        of: Arc<Self>,
+        may_show: impl Fn(&Token) -> bool + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let mut tokens = of.subscribe();
+        let shown = Arc::new(Self { of: Some((of, Box::new(may_show))), ..Self::default() });
+        shown.take_over();
+        let weak = Arc::downgrade(&shown);
+        tokio::spawn(async move {
+            while tokens.changed().await.is_ok()
+                && let Some(shown) = weak.upgrade()
+            {
+                shown.take_over();
+            }
+        });
+        shown
+    }
+
+    fn take_over(&self) {
+        let Some((of, may_show)) = &self.of else { return };
+        let token = of.token.borrow().clone();
+        self.set(token.filter(|token| may_show(token)));
+    }
+
+    /// Whether there is a token that is not shown.
+    pub(crate) fn withholds(&self) -> bool {
+        self.of.as_ref().is_some_and(|(of, _)| of.token.borrow().is_some()) && self.token.borrow().is_none()
     }
 
     /// The token now, and those that follow.
@@ -47,6 +82,10 @@ impl TokenSource {
 
     /// Looks at the file.
     pub(crate) fn refresh(&self) -> Result<(), FileProblem> {
+        if let Some((of, _)) = &self.of {
+            of.refresh()?;
+            self.take_over();
+        }
         if let Some(file) = &self.file {
             self.set((*file.current()?).clone());
         }
@@ -72,4 +111,29 @@ impl TokenSource {
 
 fn parse(text: &str) -> Result<Option<Token>, String> {
     text.trim().parse().map(Some).map_err(|error| format!("no token: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_may_be_shown_is_taken_from_another_source() {
+        let token = |text: &str| Some(text.parse::<Token>().unwrap());
+        let of = Arc::<TokenSource>::default();
+        of.set(token("hidden"));
+        let shown = TokenSource::shown_to(Arc::clone(&of), |token| token.as_str() != "hidden");
+        let mut tokens = shown.subscribe();
+        assert_eq!(*tokens.borrow_and_update(), None);
+        assert!(shown.withholds());
+        of.set(token("bound"));
+        tokens.changed().await.unwrap();
+        assert_eq!(*tokens.borrow_and_update(), token("bound"));
+        of.set(token("hidden"));
+        tokens.changed().await.unwrap();
+        assert_eq!(*tokens.borrow_and_update(), None);
+        of.set(None);
+        shown.refresh().unwrap();
+        assert!(!shown.withholds());
+    }
 }

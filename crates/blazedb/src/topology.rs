@@ -403,6 +403,7 @@ impl Core {
     ) -> Result<LinkId, TopologyError> {
         let target = remote.target.map_err(|(url, problem)| TopologyError::Address(url, problem))?;
         let terms = Terms { policy, pins: self.pins(remote.key) };
+        let origin = (origin, Arc::clone(&self.tokens));
         self.hold(node, (Place::Remote(target), remote.database), terms, origin)
     }
 
@@ -415,7 +416,8 @@ impl Core {
         policy: SyncPolicy,
     ) -> Result<LinkId, TopologyError> {
         let terms = Terms { policy, pins: self.pins(None) };
-        self.hold(node, (Place::Local(parent, served), parent.name().to_owned()), terms, Origin::Asked)
+        let origin = (Origin::Asked, Arc::clone(&self.tokens));
+        self.hold(node, (Place::Local(parent, served), parent.name().to_owned()), terms, origin)
     }
 
     pub(crate) fn hold(
@@ -423,7 +425,7 @@ impl Core {
         node: DatabaseNode,
         (place, remote_database): (Place, String),
         terms: Terms,
-        origin: Origin,
+        (origin, tokens): (Origin, Arc<TokenSource>),
     ) -> Result<LinkId, TopologyError> {
         let mut state = self.state();
         let database = state.databases.get(&node).cloned();
@@ -435,7 +437,7 @@ impl Core {
             remote_database,
             identity: Arc::clone(&self.identity),
             options: self.options.clone(),
-            tokens: Arc::clone(&self.tokens),
+            tokens,
             order: self.order.clone(),
         };
         if state.next_link == 0 {

@@ -105,6 +105,8 @@ impl Door {
         let rights = self.served.access.for_user(peer.user.as_deref());
         if peer.user.is_some() && (rights.is_public() || rights.may_relay(now)) {
             self.auth.is_member(peer.clone(), &self.name);
+        } else {
+            self.auth.is_no_member(peer.node, &self.name);
         }
         let user = peer.user.as_ref().map_or("", |user| user.id.as_str());
         // Another user would have another session: it can only be the same again.

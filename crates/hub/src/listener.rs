@@ -3,6 +3,7 @@
 //! Invariants: a session reaches exactly the database that its address names; whoever is not let in costs no
 //! more than a bounded handshake; what one connection does never holds up another.
 
+mod doorman;
 mod visits;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ use crate::asks::Answerer;
 use crate::auth::{Authenticator, INVITATION_ROUTE, Inviter};
 use crate::door::Door;
 use blazedb::{
-    AccessRules, CloseCode, Closed, Database, Doorman, Filter, Identity, NodeId, SessionContext,
-    SessionReport, Turn, return_free_memory, run_session,
+    AccessRules, CloseCode, Closed, Database, Doorman, Identity, SessionContext, SessionReport, Turn,
+    return_free_memory, run_session,
 };
 use blazedb_core::limits::{ASK_MS, HANDSHAKE_MS, IDLE_DATABASE_MS};
 use blazedb_core::topology::ServeMode;
@@ -25,6 +26,7 @@ use blazedb_transport::server::{AcceptError, AcceptOptions, Accepted, Reject, ac
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::listener::doorman::AtTheDoor;
 use crate::sessions::{Arrival, SessionKey, Sessions, TurnedAway, Whose, now_ms};
 
 /// A database as this node serves it.
@@ -222,26 +224,6 @@ impl Listener {
     }
 }
 
-/// Who came in, for meshes.
-struct AtTheDoor(Arc<Shared>);
-
-impl Doorman for AtTheDoor {
-    fn vouches_for(&self, node: NodeId, database: &str) -> bool {
-        self.0.options.auth.vouches_for(node, database)
-    }
-
-    fn shows(&self, node: NodeId, database: &str) -> Option<Filter> {
-        let access = self.0.served().get(database).map(|entry| Arc::clone(&entry.served.access))?;
-        let user = self.0.options.auth.member(node, database);
-        (!access.is_public()).then(|| access.for_user(user.as_deref()).read().clone())
-    }
-
-    fn session(&self, node: NodeId, from: &str, database: &str) -> Option<Arc<SessionReport>> {
-        let key = SessionKey { node, from: from.to_owned(), database: database.to_owned() };
-        self.0.sessions.live(&key)
-    }
-}
-
 async fn accept_all(socket: TcpListener, shared: Arc<Shared>) {
     let mut stop = shared.stop.subscribe();
     loop {
@@ -365,7 +347,12 @@ impl Shared {
             database: served.database.clone(),
             link: Arc::from(SERVED_LINK),
             report: Arc::clone(&report),
-            stop: stop.subscribe(),
+            stop: {
+                // What was ended while the client was on its way here ends as well.
+                let mut stopped = stop.subscribe();
+                stopped.mark_changed();
+                stopped
+            },
             turn: Turn::default(),
         };
         drop(stop);

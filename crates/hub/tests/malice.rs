@@ -21,8 +21,8 @@ use blazedb_core::blazebinary::RecordBuilder;
 use blazedb_core::blazebinary::varint::write_varint;
 use blazedb_core::cell::{Cell, Content};
 use blazedb_core::history::{HistoryWriter, encode_body};
-use blazedb_core::merge::{Life, RecordState, Tombstone};
 use blazedb_core::keyring::{Author, Keyring, MemberSecret};
+use blazedb_core::merge::{Life, RecordState, Tombstone};
 use blazedb_core::seal::Secret;
 use blazedb_core::topology::{AccessSpec, EncryptionSpec, FilterText, ServeMode};
 use blazedb_core::view::{Lens, Side, ViewRequest};
@@ -594,7 +594,8 @@ fn keyring_that_retires(names: &[&str]) -> Message {
     let author = || Author { secret: &secret, random: &random, now_ms: 1 };
     let first = Keyring::create(author(), "mallory", None, EncryptionSpec::SmartProxy).unwrap();
     let mut ring = Keyring::begin(&first).unwrap();
-    ring.extend(&ring.set_rule(author(), EncryptionSpec::E2eOnly { routing_fields: Vec::new() }).unwrap()).unwrap();
+    ring.extend(&ring.set_rule(author(), EncryptionSpec::E2eOnly { routing_fields: Vec::new() }).unwrap())
+        .unwrap();
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     ring.extend(&ring.settle(author(), &names).unwrap()).unwrap();
     Message::Keyring(KeyringMessage { head: ring.head(), statements: ring.statements(0).to_vec() })

@@ -115,7 +115,8 @@ fn who_may_begin_the_keyring_is_said_or_whoever_writes() {
     let (both, writes) = (Some(FilterText::new("true")), Some(FilterText::new(r#""ios" in user.teams"#)));
     let begins = |keys: Option<&str>, insert: &Option<FilterText>, update: &Option<FilterText>| {
         let keys = keys.map(FilterText::new);
-        let spec = AccessSpec { insert: insert.clone(), update: update.clone(), keys, ..AccessSpec::default() };
+        let spec =
+            AccessSpec { insert: insert.clone(), update: update.clone(), keys, ..AccessSpec::default() };
         AccessRules::compile(&spec).unwrap().for_user(Some(&ios())).may_begin_keyring(NOW)
     };
     assert!(begins(None, &both, &writes));

@@ -9,10 +9,12 @@ use std::time::{Duration, SystemTime};
 
 use blazedb::{NodeId, Token, User, Verdict};
 use blazedb_core::limits::MAX_FOUND_PEERS;
+use blazedb_core::topology::announce::Announcement;
 use blazedb_core::topology::{AuthSpec, IssuerKey as KeySource};
 use blazedb_transport::{FileProblem, PublicKey, WatchedFile};
 use tokio::sync::watch;
 
+use super::inspect::Inspected;
 use super::issue::{IssueError, OWN_ISSUER, OwnIssuer};
 use super::keys::IssuerKey;
 use super::live::{Live, Place, Stays};
@@ -42,6 +44,16 @@ pub enum AuthError {
 struct Issuer {
     keys: WatchedFile<Vec<IssuerKey>>,
     audience: Option<String>,
+    /// The key was put here in a file of its own. (A key set is published, as a rule.)
+    own_file: bool,
+}
+
+impl Issuer {
+    /// Its public keys, if they lie here in a file of their own.
+    fn public(&self) -> Vec<Vec<u8>> {
+        let keys = self.keys.current().ok().filter(|_| self.own_file);
+        keys.iter().flat_map(|keys| keys.iter().map(|key| key.public.clone())).collect()
+    }
 }
 
 /// Decides who a peer is.
@@ -81,7 +93,8 @@ impl Authenticator {
                 KeySource::JwksFile(file) => WatchedFile::new(base.join(file), key_set),
             };
             keys.current()?;
-            let entry = Issuer { keys, audience: issuer.audience.clone() };
+            let own_file = matches!(issuer.key, KeySource::KeyFile(_));
+            let entry = Issuer { keys, audience: issuer.audience.clone(), own_file };
             if issuers.insert(issuer.name.clone(), entry).is_some() {
                 return Err(AuthError::Twice(issuer.name.clone()));
             }
@@ -175,25 +188,41 @@ impl Authenticator {
         }
     }
 
-    /// Whether this node may connect to a node that nobody has named: everybody is let in here, or it came here itself, with
-    /// a token that still counts, and was taken as a member.
-    pub(crate) fn vouches_for(&self, node: NodeId, database: &str) -> bool {
-        if self.anonymous {
-            return true;
-        }
-        let Some(member) = self.came_in(node, database) else { return false };
-        let counts = member.expires.is_some_and(|at| at > now_s());
-        counts && self.revoked.current().is_ok_and(|list| list.check(&member).is_ok())
+    /// A peer that was let in to a database, and may not bring there what it has from others, or not any more.
+    pub(crate) fn is_no_member(&self, node: NodeId, database: &str) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        members.remove(&(node, database.to_owned()));
     }
 
-    /// The user of a node that was let in as a member, if it was.
-    pub(crate) fn member(&self, node: NodeId, database: &str) -> Option<Arc<User>> {
-        self.came_in(node, database)?.user
-    }
-
-    fn came_in(&self, node: NodeId, database: &str) -> Option<Peer> {
+    /// The user of a node that nobody has named, if it is known who that is: everybody is let in here (then the user is nobody in
+    /// particular, unless it came with a token), or it came here itself, with a token that still counts, and was taken as a
+    /// member.
+    pub(crate) fn member(&self, node: NodeId, database: &str) -> Option<Option<Arc<User>>> {
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        members.get(&(node, database.to_owned())).cloned()
+        let member = members.get(&(node, database.to_owned())).cloned();
+        drop(members);
+        let counts = |member: &Peer| {
+            let lasts = member.expires.is_some_and(|at| at > now_s());
+            lasts && self.revoked.current().is_ok_and(|list| list.check(member).is_ok())
+        };
+        match member.filter(counts) {
+            Some(member) => Some(member.user),
+            None => self.anonymous.then_some(None),
+        }
+    }
+
+    /// The public keys of issuers that lie here in files of their own.
+    pub(crate) fn issuers(&self) -> Vec<Vec<u8>> {
+        self.issuers.values().flat_map(Issuer::public).collect()
+    }
+
+    /// Whether a token may be shown to a node of which nothing is known but what it says on the network: whoever sees it can't use
+    /// it, since it is bound to `own` key, or has proven to know the key of its issuer.
+    pub(crate) fn may_show(&self, token: &Token, own: &[u8; 65], to: &Announcement) -> bool {
+        let Ok(inspected) = Inspected::read(token.as_str()) else { return false };
+        let issuer = inspected.claims.get("iss").and_then(serde_json::Value::as_str);
+        let known = || issuer.and_then(|issuer| self.issuers.get(issuer)).map(Issuer::public);
+        inspected.is_bound_to(own) || known().is_some_and(|keys| keys.iter().any(|key| to.proves(key)))
     }
 
     /// Keeps an eye on a peer as long as its place lives, and says when it must go.

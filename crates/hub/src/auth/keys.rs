@@ -19,6 +19,8 @@ pub struct IssuerKey {
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,
+    /// The key itself: a point, uncompressed, or an Ed25519 key.
+    pub(super) public: Vec<u8>,
 }
 
 /// A file that holds no keys that can be used.
@@ -128,6 +130,7 @@ impl IssuerKey {
             id,
             algorithm: Algorithm::ES256,
             key: DecodingKey::from_ec_der(bytes),
+            public: last(bytes, 65),
         })
     }
 
@@ -136,8 +139,14 @@ impl IssuerKey {
             id,
             algorithm: Algorithm::EdDSA,
             key: DecodingKey::from_ed_der(bytes),
+            public: last(bytes, 32),
         })
     }
+}
+
+/// The key at the end of bytes that may begin with what kind it is (RFC 5480, RFC 8410).
+fn last(bytes: &[u8], len: usize) -> Vec<u8> {
+    bytes.get(bytes.len().saturating_sub(len)..).unwrap_or_default().to_vec()
 }
 
 fn is_key(algorithm: &'static dyn VerificationAlgorithm, bytes: &[u8]) -> bool {

@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed2551
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use blazedb::{Identity, Token};
+use blazedb_core::topology::announce::Announcement;
 use blazedb_core::topology::{AuthSpec, IssuerKey as KeySource, IssuerSpec};
 use blazedb_transport::{PublicKey, files};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -342,6 +343,37 @@ fn without_a_token_one_is_nobody_but_with_a_bad_one_one_is_refused() {
     assert_eq!(auth.authenticate(Some(&expired), &peer, NOW), Err(TokenRefusal::Expired(NOW)));
     let garbage = "x".parse().unwrap();
     assert!(matches!(auth.authenticate(Some(&garbage), &peer, NOW), Err(TokenRefusal::Malformed(_))));
+}
+
+/// Whoever is found on the network is shown what it can't use, or what it could only use if it belongs here anyway.
+#[test]
+fn a_token_is_shown_to_who_is_found_if_it_is_bound_or_that_one_knows_its_issuer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = spec(&[("self", "self.pub")]);
+    spec.issuers.push(IssuerSpec {
+        name: "idp".to_owned(),
+        key: KeySource::JwksFile("set.json".into()),
+        audience: None,
+    });
+    let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode([9; 32]) }] });
+    std::fs::write(dir.path().join("set.json"), set.to_string()).unwrap();
+    let auth = Authenticator::new(&spec, dir.path(), dir.path()).unwrap();
+    let issuers = auth.issuers();
+    assert_eq!(issuers.len(), 1, "a key set is published: it proves nothing");
+    let own = key();
+    let say = |issuers: &[Vec<u8>]| {
+        Announcement::new("blz1-other".into(), false, [1; 8], ["bugs"], issuers.iter().map(Vec::as_slice))
+    };
+    let (stranger, friend) = (say(&[vec![4; 65]]), say(&issuers));
+    let shows = |token: &Token, to| auth.may_show(token, own.as_bytes(), to);
+    let bound = own_token(dir.path(), 60, Some(&Binding::to_key(&own)));
+    assert!(shows(&bound, &stranger));
+    assert!(!shows(&own_token(dir.path(), 60, Some(&Binding::to_key(&key()))), &stranger));
+    let unbound = own_token(dir.path(), 60, None);
+    assert!(!shows(&unbound, &stranger) && shows(&unbound, &friend));
+    let elsewhere: Token = Issuer::eddsa().sign(&claims(json!({}))).parse().unwrap();
+    assert!(!shows(&elsewhere, &friend), "its issuer's key was not proven");
+    assert!(!shows(&"x".parse().unwrap(), &friend));
 }
 
 #[test]
