@@ -155,6 +155,10 @@ async fn what_a_rule_over_now_shows_comes_and_goes_for_who_is_connected_and_for_
     online.until("time passes", |device| device.titles() == quoted(&["always", "begins"])).await;
     assert_eq!(online.bugs.store().taken_away().access_revoked, 1);
     assert_eq!(online.topology.links()[0].1.sessions, 1, "on the session that was open");
+    // Nor does a refusal tell what was visible when the session began.
+    online.bugs.insert_with_id(ends, record! { "title" => "a guess" }).unwrap();
+    online.until("it is refused", |device| device.bugs.rejected_count().unwrap() == 1).await;
+    assert_eq!(online.titles(), quoted(&["always", "begins"]));
 
     away.connect(&hub).await;
     away.synced().await;

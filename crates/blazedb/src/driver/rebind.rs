@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blazedb_core::limits::{VIEW_MAX_AGE_MS, VIEW_PAUSE_MS, VIEW_PAUSE_TIMES};
-use blazedb_core::session::Input;
+use blazedb_core::session::{Closed, Input};
 use blazedb_core::view::View;
+use blazedb_core::wire::CloseCode;
 use blazedb_core::{ReplicaId, Timestamp};
 use blazedb_store::{Store, StoreError};
 use tokio::time::Instant as TokioInstant;
@@ -19,6 +20,9 @@ use crate::applier::ApplyError;
 use crate::fanout::blocking;
 use crate::guard::Rebind;
 
+/// When it is looked again whether a reader has what it was sent, the first time, in milliseconds.
+const DRAIN_LOOK_MS: u64 = 50;
+
 /// A view over time, and when it is looked at again.
 pub(super) struct Timed {
     bind: Rebind,
@@ -27,12 +31,14 @@ pub(super) struct Timed {
     bound: Instant,
     /// `None` while it is being looked at.
     due: Option<TokioInstant>,
+    /// Since when nothing more is sent under it.
+    draining: Option<Instant>,
 }
 
 impl Timed {
     pub(super) fn new(bind: Rebind, view: &Arc<View>) -> Self {
         let due = Some(TokioInstant::now() + Duration::from_millis(VIEW_PAUSE_MS));
-        Self { bind, view: Arc::clone(view), bound: Instant::now(), due }
+        Self { bind, view: Arc::clone(view), bound: Instant::now(), due, draining: None }
     }
 
     pub(super) const fn due(&self) -> Option<TokioInstant> {
@@ -59,7 +65,7 @@ impl Driver {
         }
         if !may {
             timed.due = Some(now + Duration::from_millis(VIEW_PAUSE_MS));
-            return;
+            return self.let_go_of_time();
         }
         timed.due = None;
         let old = timed.bound.elapsed() >= Duration::from_millis(VIEW_MAX_AGE_MS);
@@ -77,19 +83,48 @@ impl Driver {
         });
     }
 
+    /// A client has more than enough time to take what it was sent. One that holds back an acknowledgement would go on to
+    /// be shown what was visible long ago.
+    fn let_go_of_time(&mut self) {
+        let max_age = Duration::from_millis(VIEW_MAX_AGE_MS);
+        let serves = self.removals.is_none();
+        let Some(timed) = self.timed.as_mut().filter(|timed| serves && timed.bound.elapsed() >= max_age)
+        else {
+            return;
+        };
+        if !self.session.drain(true) {
+            timed.draining = None;
+            return;
+        }
+        // As a rule that takes no longer than an answer takes to come.
+        if timed.draining.is_none() {
+            timed.due = Some(TokioInstant::now() + Duration::from_millis(DRAIN_LOOK_MS));
+        }
+        if timed.draining.get_or_insert_with(Instant::now).elapsed() >= max_age {
+            let reason = "what is shown depends on the time, and the other side has not taken for too long what it was sent";
+            self.closed = Some(Closed::Here(CloseCode::GoingAway, reason.to_owned()));
+        }
+    }
+
     pub(super) fn on_looked(&mut self, looked: Looked) {
         let Some(timed) = self.timed.as_mut().filter(|timed| timed.view.id() == looked.before.id()) else {
             return;
         };
         let pause = (looked.took * VIEW_PAUSE_TIMES).max(Duration::from_millis(VIEW_PAUSE_MS));
         timed.due = Some(TokioInstant::now() + pause.min(Duration::from_millis(VIEW_MAX_AGE_MS)));
-        let Some((view, held)) = looked.now.filter(|_| self.session.may_rebind()) else { return };
+        timed.draining = None;
+        let Some((view, held)) = looked.now.filter(|_| self.session.may_rebind()) else {
+            self.session.drain(false);
+            return;
+        };
         timed.bound = Instant::now();
         timed.view = Arc::clone(&view);
         if self.removals.is_some() {
             self.release = self.release.take().map(|_| Arc::clone(&view));
         } else {
             self.context.report.shows(&view);
+            // Refusals show no more either.
+            self.shown = Some(Arc::clone(&view));
         }
         self.feed(Input::Rebind(view, held));
     }

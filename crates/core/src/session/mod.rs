@@ -196,6 +196,18 @@ impl Session {
         matches!(&self.state, State::Running(running) if running.may_rebind())
     }
 
+    /// Has this side send nothing more of what it shows until that is replaced ([`Input::Rebind`]), or go on as it is. Answers whether
+    /// it does the first. What is on its way then becomes less with each acknowledgement, and [`Session::may_rebind`] true in
+    /// the end.
+    pub fn drain(&mut self, drains: bool) -> bool {
+        match &mut self.state {
+            State::Running(running) => {
+                running.pusher.as_mut().is_some_and(|pusher| pusher.drain(drains, &mut self.outputs))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the session is over.
     #[must_use]
     pub const fn is_closed(&self) -> bool {

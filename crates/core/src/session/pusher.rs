@@ -32,6 +32,8 @@ pub(super) struct Pusher {
     reading: bool,
     /// Nothing is read for now.
     held: bool,
+    /// Nothing more is read through this lens.
+    draining: bool,
     /// The feed has grown since the last read began.
     head_moved: bool,
     /// Records to send before the feed, and the sequence that the feed then goes on from.
@@ -108,6 +110,7 @@ impl Pusher {
             started: false,
             reading: false,
             held: false,
+            draining: false,
             head_moved: false,
             wanted: VecDeque::new(),
             wanted_chunk: FIRST_WANTED_CHUNK,
@@ -323,6 +326,7 @@ impl Pusher {
         if self.gate != Gate::Open
             || !self.started
             || self.held
+            || self.draining
             || self.reading
             || self.rest.is_some()
             || self.in_flight_bytes >= SEND_WINDOW_BYTES

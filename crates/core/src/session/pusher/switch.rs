@@ -36,6 +36,7 @@ impl Pusher {
         // While nothing was sent, what it holds may have become less.
         let lost = self.gate == Gate::Off && lens.held != Held::Same;
         self.gate = Gate::Open;
+        self.draining = false;
         if compares {
             // What a comparison found before is found again.
             self.started = false;
@@ -69,6 +70,15 @@ impl Pusher {
     pub(in crate::session) fn may_rebind(&self) -> bool {
         let done = self.in_flight.is_empty() && !self.reading && !self.held && self.settled_with.is_none();
         self.gate == Gate::Open && self.may_change_view() && done && !self.is_replacing()
+    }
+
+    /// Reads nothing more, so that the reader comes to have all that was sent, or reads on. Answers whether it does the first: not
+    /// while its view is being worked out, which a reader can't draw out.
+    pub(in crate::session) fn drain(&mut self, drains: bool, outputs: &mut Outputs) -> bool {
+        let steady = self.gate == Gate::Open && self.may_change_view() && !self.is_replacing();
+        self.draining = drains && steady && self.settled_with.is_none();
+        self.read_on(outputs);
+        self.draining
     }
 
     /// Goes on for the same peer with the view as it is at another time.

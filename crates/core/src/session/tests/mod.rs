@@ -400,3 +400,28 @@ impl World {
         assert_eq!(self.client.store.visible(), self.server.store.visible());
     }
 }
+
+/// Before another view takes the place of one over time, the reader has to have what it was sent; meanwhile it gets nothing more.
+#[test]
+fn a_reader_that_holds_back_its_word_is_sent_nothing_more() {
+    let mut world = World::connect(Model::new(1), filled(2, 3..6, 1), PULL, PULL, 5);
+    assert!(!world.server.session.drain(true), "what is shown is worked out yet");
+    world.pass(1_000);
+    assert!(world.server.session.may_rebind());
+    world.client.stuck = true;
+    world.write(false, 7, 1, b"sent, and not acknowledged");
+    world.pass(1_000);
+    assert!(!world.server.session.may_rebind());
+    let said = world.server.changes_said().len();
+    assert!(world.server.session.drain(true));
+    world.write(false, 8, 1, b"later");
+    world.pass(1_000);
+    assert_eq!(world.server.changes_said().len(), said);
+    world.client.stuck = false;
+    world.pass(1_000);
+    assert!(world.server.session.may_rebind(), "now another view can take its place");
+    assert_eq!(world.server.changes_said().len(), said);
+    assert!(!world.server.session.drain(false), "or the same one stays");
+    world.pass(1_000);
+    world.assert_same();
+}
