@@ -27,9 +27,6 @@ pub(crate) fn decide(
         let reason = format!("database {name}: the access rule `connect` does not let you in");
         return Err(Refusal::access(reason));
     }
-    if !rights.is_public() {
-        claim(name, served, node, hello)?;
-    }
     if hello.authority && store.is_decided_by(hello.replica) {
         let reason = format!("database {name}: {}", StoreError::Ring);
         return Err(Refusal::access(reason));
@@ -54,6 +51,10 @@ pub(crate) fn decide(
     let both = Direction { push: true, pull: true };
     let begins_keyring = grant(served.serve, both).direction.push && rights.may_begin_keyring(now);
     let gate = (!rights.is_public()).then(|| Arc::new(Gate { rights, node }));
+    // Last: who is turned away for any other reason has claimed nothing. Who says this node's own, the session turns away.
+    if gate.is_some() && hello.replica != store.replica() {
+        claim(name, served, node, hello)?;
+    }
     Ok(Admitted { admission, gate, rebind, begins_keyring })
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blazedb::{
-    AccessRules, CloseCode, Database, Direction, Endpoint, Fields, Hello, Identity, KnownNodes, Operation,
+    AccessRules, Claim, CloseCode, Database, Direction, Endpoint, Fields, Hello, Identity, KnownNodes, Operation,
     Password, PinPolicy, Record, RecordId, RemoteNode, ReplicaId, Stamp, SyncMode, SyncPolicy, Topology,
     TracedEdit, TracedOp, Value, record,
 };
@@ -374,6 +374,22 @@ async fn nobody_speaks_for_a_replica_of_another_node() {
     let (hub, victim, _topology) = filled("true").await;
     let Err((code, reason)) = Mallory::connect(&hub, victim.store().replica()).await else { panic!() };
     assert!(code == CloseCode::Refused && reason.contains("belongs to another node"), "{reason}");
+}
+
+/// A session that is turned away makes nobody the owner of a replica: not of the hub's own, in whose name it could then write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_turned_away_has_claimed_nothing() {
+    let (hub, _victim, _topology) = filled("true").await;
+    let own = hub.bugs.store().replica();
+    assert!(Mallory::connect(&hub, own).await.is_err());
+    let others = ReplicaId::from_bytes([0x4f; 16]);
+    let filter = Some("teamId == ".to_owned());
+    let asks = Hello { request: ViewRequest { filter, ..ViewRequest::default() }, ..hello(others) };
+    assert!(Mallory::connect_saying(&hub, &Identity::generate().unwrap(), asks).await.is_err());
+    for replica in [own, others] {
+        let node = Identity::generate().unwrap().node_id();
+        assert_eq!(hub.bugs.store().claim_replica(replica, node).unwrap(), Claim::Granted);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

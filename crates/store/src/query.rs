@@ -96,14 +96,34 @@ impl Store {
     /// # Errors
     /// If the file can't be read.
     pub fn query(&self, query: &Query, mut visit: impl FnMut(Record) -> bool) -> Result<(), StoreError> {
-        let (sql, params) = select_sql("id, body", query, &self.names());
-        self.read_once(|db| {
+        self.planned("id, body", query, |db, sql, params| {
             let mut names = LateNames::new(self, query.select.as_deref());
-            self.each(db, &sql, &params, |row| {
+            self.each(db, sql, params, |row| {
                 let (id, body) = id_and_body(row)?;
                 let (names, select) = names.get();
                 Ok(visit(decode(id, body, names, select)?))
             })
+        })
+    }
+
+    /// Runs a query's statement on a read connection. What it says of a field that nobody has used holds only as long as nobody
+    /// does: then it is planned inside the snapshot that it reads.
+    fn planned<T>(
+        &self,
+        columns: &str,
+        query: &Query,
+        run: impl FnOnce(&Connection, &str, &[SqlParam]) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let plan = |names: &NameTable| select_sql(columns, query, names);
+        let names = self.names();
+        let mut fields = query.filter.iter().flat_map(Filter::fields);
+        if fields.all(|name| names.field_no(name).is_some()) {
+            let (sql, params) = plan(&names);
+            return self.read_once(|db| run(db, &sql, &params));
+        }
+        self.read(|db| {
+            let (sql, params) = plan(&self.names());
+            run(db, &sql, &params)
         })
     }
 
@@ -133,10 +153,9 @@ impl Store {
     /// If the file can't be read.
     pub fn count(&self, filter: Option<&Filter>) -> Result<u64, StoreError> {
         let query = Query { filter: filter.cloned(), ..Query::default() };
-        let (sql, params) = select_sql("count(*)", &query, &self.names());
-        self.read_once(|db| {
-            db.prepare_cached(&sql)
-                .and_then(|mut count| count.query_row(params_from_iter(&params), |row| row.get(0)))
+        self.planned("count(*)", &query, |db, sql, params| {
+            db.prepare_cached(sql)
+                .and_then(|mut count| count.query_row(params_from_iter(params), |row| row.get(0)))
                 .map_err(|error| self.sqlite(error))
         })
     }
@@ -148,11 +167,10 @@ impl Store {
     pub fn measure(&self, filter: Option<&Filter>) -> Result<(u64, u64), StoreError> {
         let query = Query { filter: filter.cloned(), ..Query::default() };
         let columns = "count(*), coalesce(sum(16+length(body)+length(history)), 0)";
-        let (sql, params) = select_sql(columns, &query, &self.names());
-        self.read_once(|db| {
-            db.prepare_cached(&sql)
+        self.planned(columns, &query, |db, sql, params| {
+            db.prepare_cached(sql)
                 .and_then(|mut sum| {
-                    sum.query_row(params_from_iter(&params), |row| Ok((row.get(0)?, row.get(1)?)))
+                    sum.query_row(params_from_iter(params), |row| Ok((row.get(0)?, row.get(1)?)))
                 })
                 .map_err(|error| self.sqlite(error))
         })
