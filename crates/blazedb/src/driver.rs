@@ -201,6 +201,7 @@ pub async fn run_session(context: SessionContext, role: Role, channel: Channel) 
         // One task for both, and the writer second: what the session says is on its way without another wake-up.
         poll_fn(|cx| {
             let closed = session.as_mut().poll(cx);
+            let full = outbox.is_full();
             if closed.is_pending()
                 && writing
                 && let Poll::Ready(ended) = writer.as_mut().poll(cx)
@@ -209,6 +210,10 @@ pub async fn run_session(context: SessionContext, role: Role, channel: Channel) 
                 // Whatever the session says from now on would not be heard.
                 let reason = ended.map_or_else(|error| error.to_string(), |()| "closed".to_owned());
                 return Poll::Ready(Closed::Here(CloseCode::GoingAway, format!("sending failed: {reason}")));
+            }
+            if full && !outbox.is_full() {
+                // The session takes in again.
+                cx.waker().wake_by_ref();
             }
             closed
         })
@@ -300,7 +305,7 @@ impl Driver {
         let mut alarm = pin!(sleep_until(opening_ends));
         let mut keyring = self.context.database.watch_keyring();
         let mut freed = self.context.turn.freed();
-        let report = Arc::clone(&self.context.report);
+        let (report, outbox) = (Arc::clone(&self.context.report), Arc::clone(&self.outbox));
         loop {
             self.carry_out();
             if take(&mut self.admitted) {
@@ -320,11 +325,12 @@ impl Driver {
                 alarm.as_mut().reset(wake);
             }
             tokio::select! {
-                frame = receiver.recv() => match frame {
+                frame = receiver.recv(), if self.takes_in() => match frame {
                     Ok(Some(frame)) => self.feed(Input::Frame(frame)),
                     Ok(None) => return Closed::ByPeer(CloseCode::GoingAway, "the connection was closed".to_owned()),
                     Err(error) => return self.broken_off(&error),
                 },
+                () = outbox.room(), if outbox.is_full() => {}
                 Some(answer) = answers.recv() => self.on_answers(answer, answers),
                 seq = advanced(head, &mut self.place), if self.paced_until.is_none() => {
                     self.looked_at = Some(TokioInstant::now());
@@ -356,6 +362,12 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Whether more is taken from the connection. A client that reads nothing, or asks faster than it is answered, waits; one that
+    /// goes on reading nothing is silent in the end. (A server is not kept waiting: two sides could wait for each other.)
+    fn takes_in(&self) -> bool {
+        self.removals.is_some() || !(self.outbox.is_full() || self.session.is_busy())
     }
 
     fn on_order(&mut self, order: Order) {

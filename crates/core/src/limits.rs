@@ -93,6 +93,11 @@ pub const DEFAULT_DRIFT_LIMIT_MS: u64 = 5 * 60 * 1_000;
 pub const BATCH_BYTES: usize = 256 << 10;
 /// Changes sent and not yet acknowledged as durable, in bytes, per session and direction.
 pub const SEND_WINDOW_BYTES: usize = 2 << 20;
+/// As long as so much waits to be sent to a client, in bytes, nothing more is taken from it: more than the window, and what
+/// else is under way, comes to only if it reads nothing.
+pub const OUTBOX_BYTES: usize = 2 * SEND_WINDOW_BYTES;
+/// Lists of a client that are looked up at one time; further ones are not taken from the connection yet.
+pub const MAX_LOOKING_UP: usize = 8;
 /// What a message of changes counts for in that window beside its changes, in bytes: so even empty ones are bounded.
 pub const MESSAGE_COST_BYTES: usize = 64;
 /// Ids asked for in one message after a reconciliation.

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blazedb::{
-    AccessRules, Claim, CloseCode, Database, Direction, Endpoint, Fields, Hello, Identity, KnownNodes, Operation,
-    Password, PinPolicy, Record, RecordId, RemoteNode, ReplicaId, Stamp, SyncMode, SyncPolicy, Topology,
-    TracedEdit, TracedOp, Value, record,
+    AccessRules, Claim, CloseCode, Database, Direction, Endpoint, Fields, Hello, Identity, KnownNodes,
+    Operation, Password, PinPolicy, Record, RecordId, RemoteNode, ReplicaId, Stamp, SyncMode, SyncPolicy,
+    Topology, TracedEdit, TracedOp, Value, record,
 };
 use blazedb_core::blazebinary::RecordBuilder;
 use blazedb_core::blazebinary::varint::write_varint;
@@ -649,4 +649,37 @@ async fn who_says_that_all_was_sent_anew_makes_nobody_lose_what_was_not() {
     assert_eq!(hub.held(), before);
     hub.bugs.store().scrub().unwrap();
     assert_eq!(hub.held(), before);
+}
+
+/// Whoever asks and asks and takes no answer fills nobody's memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_never_reads_is_not_listened_to_for_ever() {
+    let hub = Hub::start("true").await;
+    let mut client = Mallory::connect(&hub, mallory()).await.unwrap();
+    let (ping, mut said) = (Message::Ping.encode(), 0_u64);
+    let stalled = async {
+        loop {
+            let say = async {
+                client.connection.sender.send(&[&ping]).await.unwrap();
+                client.connection.sender.flush().await.unwrap();
+            };
+            if tokio::time::timeout(Duration::from_secs(3), say).await.is_err() {
+                break;
+            }
+            said += 1;
+        }
+    };
+    tokio::time::timeout(3 * PATIENCE, stalled).await.expect("the hub takes in no more");
+    let sessions = |hub: &Hub| hub.listener.stats().open();
+    assert_eq!(sessions(&hub), 1);
+    // It has a little while to read, and is listened to again.
+    let pongs = async {
+        let mut heard = 0;
+        // The last one may be on its way in pieces.
+        while heard + 1 < said {
+            heard += u64::from(client.hear().await == Message::Pong);
+        }
+    };
+    tokio::time::timeout(PATIENCE, pongs).await.unwrap();
+    assert_eq!(sessions(&hub), 1);
 }

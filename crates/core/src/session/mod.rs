@@ -196,6 +196,12 @@ impl Session {
         matches!(&self.state, State::Running(running) if running.may_rebind())
     }
 
+    /// Whether there is so much to look up for the peer that nothing more should be taken from it for now.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(&self.state, State::Running(running) if running.pusher.as_ref().is_some_and(Pusher::is_busy))
+    }
+
     /// Has this side send nothing more of what it shows until that is replaced ([`Input::Rebind`]), or go on as it is. Answers whether
     /// it does the first. What is on its way then becomes less with each acknowledgement, and [`Session::may_rebind`] true in
     /// the end.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Gate, Pusher};
 use crate::feed::{FeedBatch, Seq};
 use crate::id::RecordId;
-use crate::limits::MAX_WANTED;
+use crate::limits::{MAX_LOOKING_UP, MAX_WANTED};
 use crate::session::{Abort, Output, Outputs, violation};
 use crate::stamp::Stamp;
 use crate::view::Side;
@@ -45,6 +45,10 @@ impl Pusher {
             self.settled_with = Some(self.messages_acked + self.in_flight.len() as u64);
             self.settle_if_acked(outputs);
         }
+    }
+
+    pub(in crate::session) const fn is_busy(&self) -> bool {
+        self.looking_up >= MAX_LOOKING_UP
     }
 
     pub(super) fn settle_if_acked(&mut self, outputs: &mut Outputs) {
