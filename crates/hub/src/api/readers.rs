@@ -28,7 +28,7 @@ use super::error::{ApiCode, ApiError};
 use super::inspect::{Asked, ExplainParameters, RECENT, count_sealed, explain_record, recent_json, ways_to};
 use super::records::{Find, FindParameters, Parameters, find, form, one, parameters, record_id};
 use super::status::health;
-use super::stream::{Form, records};
+use super::stream::{Audience, Form, records_for};
 use super::topology::{HEARTBEAT, bytes, stream_of_events};
 use super::{Api, blocking, from_body};
 use crate::auth::{Authenticator, TokenRefusal, now_s};
@@ -295,7 +295,7 @@ async fn conflicts(
     Path(db): Path<String>,
 ) -> Result<Response, ApiError> {
     let readable = Readable::named(&api, &reader, &db)?;
-    records(Form::Lines, move |sink| {
+    records_for(Audience::User, Form::Lines, move |sink| {
         for conflict in readable.conflicts()? {
             if !sink.push(|out| out.push_str(&conflict.to_string())) {
                 break;

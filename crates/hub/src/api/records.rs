@@ -16,7 +16,7 @@ use serde_json::{Value as Json, json};
 
 use super::error::{ApiCode, ApiError, parse_filter};
 use super::remote::{answer, sort_keys};
-use super::stream::{Form, lines, records};
+use super::stream::{Audience, Form, lines, records, records_for};
 use super::{Api, blocking, from_body};
 
 /// What to find.
@@ -35,6 +35,9 @@ pub(super) struct Find {
     /// What whoever asks may read; `None` for everything.
     #[serde(skip)]
     granted: Option<Filter>,
+    /// Who asks.
+    #[serde(skip)]
+    audience: Audience,
 }
 
 impl Find {
@@ -43,9 +46,9 @@ impl Find {
         Self { filter, ..Self::default() }
     }
 
-    /// The same of what may be read; `None` for everything.
+    /// The same for a user, of what may be read; `None` for everything.
     pub(super) fn granted(self, granted: Option<Filter>) -> Self {
-        Self { granted, ..self }
+        Self { granted, audience: Audience::User, ..self }
     }
 
     /// What the other side is asked.
@@ -117,7 +120,17 @@ impl From<FindParameters> for Find {
             list.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect()
         };
         let (select, order_by) = (split(select), split(order_by));
-        Self { filter, select, order_by, limit, offset, count, remote: false, granted: None }
+        Self {
+            filter,
+            select,
+            order_by,
+            limit,
+            offset,
+            count,
+            remote: false,
+            granted: None,
+            audience: Audience::Admin,
+        }
     }
 }
 
@@ -164,7 +177,7 @@ pub(super) async fn find(database: Database, find: Find, form: Form) -> Result<R
             axum::Json(json!({ "count": limit.map_or(left, |limit| left.min(limit)) })).into_response()
         );
     }
-    records(form, move |sink| {
+    records_for(find.audience, form, move |sink| {
         Ok(find.query(&database)?.each(|record| sink.push(|out| record_to_json_line(&record, out)))?)
     })
     .await
