@@ -13,7 +13,7 @@ use crate::functions::SharedNames;
 use crate::key::{FileKey, Password};
 use crate::opening::{check_ours, existing_key, random_replica, read_header};
 use crate::row::StoredRow;
-use crate::schema::{STEPS, migrate, set_meta};
+use crate::schema::{STEPS, migrate, renew_replica, set_meta};
 use crate::store::{Store, StoreOptions};
 use crate::tombstones::Tombstones;
 
@@ -195,7 +195,7 @@ fn renew(backup: &Path, staged: &Path, key: Option<&FileKey>) -> Result<(), Stor
         return Err(StoreError::Damaged(backup.to_owned(), "it is empty".to_owned()));
     }
     migrate(&db, version, STEPS).map_err(sqlite)?;
-    set_meta(&db, "replica", random_replica()?.as_bytes().as_slice()).map_err(sqlite)?;
+    renew_replica(&db, random_replica()?).map_err(sqlite)?;
     set_meta(&db, "clean", 1).map_err(sqlite)?;
     db.execute_batch(
         "DELETE FROM checkpoints; UPDATE records SET origin=0 WHERE origin<>0; DELETE FROM peers;

@@ -208,7 +208,7 @@ impl<'a> Judge<'a> {
             return Ok(false);
         }
         let born = row.head(self.names)?.life.born;
-        Ok(born.is_some_and(|born| born.writer != self.store.replica()) && self.is_only_reader()?)
+        Ok(born.is_some_and(|born| !self.store.wrote(born.writer)) && self.is_only_reader()?)
     }
 
     fn is_unborn_push(&self, row: &StoredRow<impl AsRef<[u8]>>) -> Result<bool, StoreError> {
@@ -329,7 +329,7 @@ impl<'a> Judge<'a> {
         let state = row.decode(self.names)?;
         let older =
             views.iter().any(|view| view.is_all()) && state.cells.iter().any(|(_, cell)| cell.seq <= upto);
-        let foreign = state.life.born.is_some_and(|born| born.writer != self.store.replica());
+        let foreign = state.life.born.is_some_and(|born| !self.store.wrote(born.writer));
         Ok(older || (foreign && self.is_only_reader()?))
     }
 

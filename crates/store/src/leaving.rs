@@ -277,7 +277,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let state = row.decode(names)?;
         let mut cells = state.cells.iter().filter(|(field, cell)| of(*field) && !cell.content.is_absent());
-        Ok(cells.any(|(_, cell)| cell.stamp.writer == self.replica()))
+        Ok(cells.any(|(_, cell)| self.wrote(cell.stamp.writer)))
     }
 
     /// Has a record read again by all who read here.

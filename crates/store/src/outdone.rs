@@ -7,9 +7,9 @@
 //! others bring has the record return, for whatever reason. (One of a record that was inserted here again says nothing
 //! about that.)
 
-use blazedb_core::RecordId;
 use blazedb_core::Stamp;
 use blazedb_core::merge::{Life, MergeReport};
+use blazedb_core::{RecordId, ReplicaId};
 use blazedb_sqlite::rusqlite::{Connection, OptionalExtension, Result as SqlResult, params};
 
 use crate::conflicts::{stamp_bytes, stamp_of};
@@ -18,6 +18,11 @@ use crate::rejected;
 use crate::store::{Store, Writer};
 
 impl Store {
+    /// Whether this file is or was the replica that wrote something.
+    pub(crate) fn wrote(&self, writer: ReplicaId) -> bool {
+        writer == self.inner.replica || self.inner.former.contains(&writer)
+    }
+
     /// A merge of a record that was deleted: a deletion made here is noted if another one stands in its place, and told of
     /// as refused if none stands any more.
     pub(crate) fn follow_deletion(
@@ -28,7 +33,7 @@ impl Store {
         report: &MergeReport,
     ) -> Result<(), StoreError> {
         let sqlite = |error| self.sqlite(error);
-        let own = |stamp: &Stamp| stamp.writer == self.replica();
+        let own = |stamp: &Stamp| self.wrote(stamp.writer);
         if let Some(deletion) = report.outdone.filter(own) {
             note(&writer.db, id, deletion).map_err(sqlite)?;
         }

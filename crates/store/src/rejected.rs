@@ -249,7 +249,7 @@ fn outranked(
     mut taken: TakenBack,
 ) -> TakenBack {
     let Some(base) = authority else { return taken };
-    let foreign = |stamp: Stamp| stamp.writer != store.replica();
+    let foreign = |stamp: Stamp| !store.wrote(stamp.writer);
     let deletion = local.life.dead.is_some_and(|dead| taken.deletion && foreign(dead.stamp));
     let cells: Vec<_> = taken.lost.iter().filter(|(_, cell)| foreign(cell.stamp)).cloned().collect();
     if cells.is_empty() && !deletion {
@@ -334,7 +334,7 @@ fn tell_on(
         }
     }
     // What was written here is in the list, and who refuses knows of it.
-    lost.remove(&store.replica());
+    lost.retain(|writer, _| !store.wrote(*writer));
     lost.remove(&source.replica);
     let origin = if origin == source.peer_no { 0 } else { origin };
     refusals::pass_on(&writer.db, origin, write, &lost).map_err(|error| store.sqlite(error))
@@ -377,7 +377,7 @@ fn keep(
     for (field, cell) in lost {
         let Some(name) = writer.names.field(*field).map(|name| Value::from(&**name)) else { continue };
         let is_kept = state.cell(*field).is_some() || unset.contains(&name);
-        if known.is_some() && (is_kept || cell.stamp.writer != store.replica()) {
+        if known.is_some() && (is_kept || !store.wrote(cell.stamp.writer)) {
             continue;
         }
         state.put(*field, cell.clone());

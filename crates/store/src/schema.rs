@@ -94,6 +94,27 @@ pub(crate) fn create(db: &Connection, replica: ReplicaId) -> Result<()> {
     db.execute_batch("COMMIT")
 }
 
+/// `meta`: the ids that this file had before, one after the other.
+const FORMER: &str = "former_replicas";
+/// Of those, the latest are kept in mind.
+const MAX_FORMER: usize = 64;
+
+/// Gives the file another id, and keeps the one that it had in mind.
+pub(crate) fn renew_replica(db: &Connection, new: ReplicaId) -> Result<()> {
+    let mut former: Vec<u8> = meta(db, FORMER)?.unwrap_or_default();
+    former.extend(meta::<[u8; 16]>(db, "replica")?.into_iter().flatten());
+    let surplus = former.len().saturating_sub(MAX_FORMER * 16);
+    former.drain(..surplus);
+    set_meta(db, FORMER, former)?;
+    set_meta(db, "replica", new.as_bytes().as_slice())
+}
+
+/// The ids that the file had before.
+pub(crate) fn former_replicas(db: &Connection) -> Result<Vec<ReplicaId>> {
+    let former: Vec<u8> = meta(db, FORMER)?.unwrap_or_default();
+    Ok(former.as_chunks().0.iter().copied().map(ReplicaId::from_bytes).collect())
+}
+
 /// Brings a file of version `from` up to date, one version at a time, each in a transaction.
 pub(crate) fn migrate(db: &Connection, from: i64, steps: &[&str]) -> Result<()> {
     for (version, step) in (1i64..).zip(steps) {

@@ -32,7 +32,7 @@ use crate::patience::read_with;
 use crate::reached::Reached;
 use crate::readers::Reading;
 use crate::row::RowBuffer;
-use crate::schema::{meta, set_meta};
+use crate::schema::{former_replicas, meta, renew_replica, set_meta};
 use crate::sleep::Slot;
 use crate::tombstones;
 use crate::views::{self, Taken};
@@ -98,6 +98,7 @@ pub(crate) struct Inner {
     pub(crate) key: Option<FileKey>,
     pub(crate) options: StoreOptions,
     pub(crate) replica: ReplicaId,
+    pub(crate) former: Vec<ReplicaId>,
     pub(crate) names: SharedNames,
     pub(crate) reached: Mutex<Reached>,
     pub(crate) brought: Mutex<Brought>,
@@ -135,7 +136,6 @@ pub(crate) struct Inner {
     /// Held by whoever changes the keys, from reading them to publishing them.
     pub(crate) changing_keys: Mutex<()>,
     pub(crate) needs_scrub: AtomicBool,
-    /// Something has to go that may not yet, see `retire`.
     pub(crate) retiring: AtomicBool,
     /// How far the feed went when a dictionary was last tried, see [`crate::dictionary`].
     pub(crate) dictionary_tried: AtomicU64,
@@ -208,6 +208,7 @@ impl Store {
             path: path.to_owned(),
             key,
             replica,
+            former: former_replicas(&writer.db).map_err(|error| from_sqlite(path, error))?,
             names,
             reached: Mutex::default(),
             brought: Mutex::default(),
@@ -442,7 +443,7 @@ impl Writer {
         if unclean && lossy {
             next_seq += SEQ_LEAP;
             set_meta(&db, "seq_floor", next_seq - 1)?;
-            set_meta(&db, "replica", renewed.as_bytes().as_slice())?;
+            renew_replica(&db, renewed)?;
             *replica = renewed;
             db.execute("DELETE FROM checkpoints", [])?;
         }

@@ -286,6 +286,7 @@ fn what_rules_do_not_allow_no_resolver_makes_win() {
         let gate = Arc::new(Gate { rights, node: NodeId::from_bytes([1; 16]) });
         parent.claim_replica(one.replica(), gate.node).unwrap();
         update(&one, 1, &set("n", n));
+        parent.clock.advance(1_000);
         update(&parent, 1, &set("n", 3));
         parent.apply(&[batch(&one, &parent, false, Standing::Child, Some(&gate))]).unwrap();
         let stands = if n < 5 { n } else { 3 };

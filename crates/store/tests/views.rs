@@ -9,8 +9,8 @@ use std::sync::Arc;
 use blazedb_core::feed::{FeedBatch, Incoming, PeerNames, Seq};
 use blazedb_core::view::{Held, Lens, RemovalReason, Side, View, ViewRequest};
 use blazedb_core::{Timestamp, Value};
-use blazedb_store::{Password, Removal, Removals, Shown, Source, Store};
-use common::{TestClock, delete, export, id, insert, set, update};
+use blazedb_store::{Durability, Password, Removal, Removals, Shown, Source, Store, StoreOptions};
+use common::{TestClock, copy_dir, delete, export, id, insert, set, update};
 
 const LINK: &str = "served";
 
@@ -188,6 +188,38 @@ fn a_kept_record_stays_and_a_record_with_unsent_edits_waits() {
     assert_eq!(editor.holds(), [1], "its edit has not arrived yet");
     editor.store.finish_leaving(&source, edit, Removals::default()).unwrap();
     assert_eq!((editor.holds(), editor.store.leaving().unwrap().len()), (vec![], 0));
+}
+
+/// What does not travel is only here, also if the file has become another replica since it was written.
+#[test]
+fn what_was_never_told_keeps_a_record_although_the_file_has_another_id_by_now() {
+    for durability in [Durability::Normal, Durability::Full] {
+        let dir = tempfile::tempdir().unwrap();
+        let (hub, team) = (hub(dir.path()), r#"team == "ios""#);
+        let options = || StoreOptions { durability, ..TestClock::new().options() };
+        let own = dir.path().join("own");
+        std::fs::create_dir(&own).unwrap();
+        let store = Store::open(own.join("a"), &Password::Plaintext, options()).unwrap();
+        let mut reader = Reader::new(&hub, store, &view(team, &[]));
+        reader.pull(&hub);
+        update(&reader.store, 1, &set("draft", "only here"));
+        // What a machine finds that lost its power.
+        let found = dir.path().join("found");
+        std::fs::create_dir(&found).unwrap();
+        copy_dir(&own, &found);
+        let after = Store::open(found.join("a"), &Password::Plaintext, options()).unwrap();
+        assert_eq!(after.replica() != reader.store.replica(), durability == Durability::Normal);
+        let reader = Reader { store: after, ..reader };
+        update(&hub, 1, &set("team", "web"));
+        let batch = hub.feed(reader.place, usize::MAX, &reader.lens).unwrap();
+        reader.take_telling(&hub, &batch, reader.store.head(), Some(&view(team, &["draft"])));
+        assert_eq!(
+            reader.store.get_field(id(1), "draft").unwrap(),
+            Some("only here".into()),
+            "{durability:?}"
+        );
+        assert_eq!(reader.holds(), [1, 2]);
+    }
 }
 
 #[test]
