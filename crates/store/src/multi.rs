@@ -12,6 +12,7 @@
 //!
 //! A file that is opened and has a part looks into the journal: a record there means apply, none means forget. States and proofs: `docs/spec/transactions.md`.
 
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use blazedb_core::feed::Seq;
@@ -82,15 +83,48 @@ pub fn observed_transaction_over<T>(
     let mut sorted: Vec<&Store> = stores.to_vec();
     sorted.sort_by_key(|store| store.replica());
     sorted.dedup_by(|a, b| a.is(b));
-    sorted.iter().try_for_each(|store| store.catch_up())?;
-    let mut slots: Vec<MutexGuard<'_, Slot>> = Vec::with_capacity(sorted.len());
-    for store in &sorted {
-        slots.push(store.writer_slot());
-    }
+    let mut slots = slots_caught_up(&sorted)?;
     let (outcome, changed) = with_writers(&sorted, &mut slots, &mut observe, work)?;
     drop(slots);
     changed.into_iter().for_each(|(store, before)| store.tell_head(before));
     outcome
+}
+
+/// The writers of all of these, none of which has anything to catch up on.
+fn slots_caught_up<'s>(stores: &[&'s Store]) -> Result<Vec<MutexGuard<'s, Slot>>, StoreError> {
+    loop {
+        stores.iter().try_for_each(|store| store.catch_up())?;
+        let slots: Vec<_> = stores.iter().map(|store| store.writer_slot()).collect();
+        // A transaction that ended while these were waited for may have left something.
+        if stores.iter().all(|store| store.inner.behind.load(Ordering::Acquire) == 0) {
+            return Ok(slots);
+        }
+    }
+}
+
+impl Store {
+    /// Applies what of transactions over several files could not be applied when they were decided: what is written
+    /// now has to be written on top of it.
+    fn catch_up(&self) -> Result<(), StoreError> {
+        let behind = self.inner.behind.load(Ordering::Acquire);
+        if behind > 0 {
+            self.recover()?;
+            // What failed meanwhile is left for the next one.
+            let _ = self.inner.behind.compare_exchange(behind, 0, Ordering::AcqRel, Ordering::Acquire);
+        }
+        Ok(())
+    }
+
+    /// The writer, with nothing to catch up on.
+    pub(crate) fn slot_caught_up(&self) -> Result<MutexGuard<'_, Slot>, StoreError> {
+        loop {
+            self.catch_up()?;
+            let slot = self.writer_slot();
+            if self.inner.behind.load(Ordering::Acquire) == 0 {
+                return Ok(slot);
+            }
+        }
+    }
 }
 
 /// What became of the transaction, and the changed files with the end of their feeds before it.
@@ -322,7 +356,7 @@ fn commit_all(
         match file.apply(id, &parts) {
             Ok(()) => observe(CommitStep::Applied(at + 1)),
             Err(error) => {
-                file.store.inner.behind.store(true, std::sync::atomic::Ordering::Release);
+                file.store.inner.behind.fetch_add(1, Ordering::AcqRel);
                 unfinished = Some(StoreError::Unfinished {
                     path: file.store.path().to_owned(),
                     error: Box::new(error),
@@ -351,7 +385,7 @@ pub fn apply_over(parts: &[(&Store, &[CheckedBatch])]) -> Result<Vec<Applied>, S
     let mut order: Vec<(usize, &Store, &[CheckedBatch])> =
         parts.iter().enumerate().map(|(at, (store, batches))| (at, *store, *batches)).collect();
     order.sort_by_key(|(_, store, _)| store.replica());
-    if order.iter().any(|(_, store, _)| store.inner.behind.load(std::sync::atomic::Ordering::Acquire)) {
+    if order.iter().any(|(_, store, _)| store.inner.behind.load(Ordering::Acquire) > 0) {
         // An ordinary commit brings it up to date first.
         return Err(StoreError::Interrupted);
     }

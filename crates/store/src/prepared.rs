@@ -87,14 +87,25 @@ impl Store {
     }
 
     fn settle(&self, part: &Part, decided: Decision) -> Result<(), StoreError> {
-        match decided {
-            Decision::Unknown => Ok(()),
-            Decision::Committed => self.commit(|writer| {
-                apply_part(self, writer, &part.rows)?;
-                drop_part(self, writer, part.doubt.id)
-            }),
-            Decision::Dropped => self.commit(|writer| drop_part(self, writer, part.doubt.id)),
+        if decided == Decision::Unknown {
+            return Ok(());
         }
+        self.commit_with(self.writer_slot(), |writer| {
+            let sqlite = |error| self.sqlite(error);
+            // Somebody else may have been here, and others may have written on top of it since.
+            let still = "SELECT 1 FROM prepared WHERE tx=?";
+            let still = writer
+                .db
+                .prepare_cached(still)
+                .and_then(|mut still| still.exists([part.doubt.id.as_bytes().as_slice()]));
+            if !still.map_err(sqlite)? {
+                return Ok(());
+            }
+            if decided == Decision::Committed {
+                apply_part(self, writer, &part.rows)?;
+            }
+            drop_part(self, writer, part.doubt.id)
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use blazedb_core::merge::RecordState;
 use blazedb_core::view::RemovalReason;
 use blazedb_core::wire::RefusedWrite;
 use blazedb_core::{FieldEdit, Record, RecordId, Stamp, Value};
-use blazedb_sqlite::rusqlite::{self, OptionalExtension, Row, params};
+use blazedb_sqlite::rusqlite::{self, Connection, OptionalExtension, Row, params};
 
 use crate::conflicts::stamp_bytes;
 use crate::error::StoreError;
@@ -52,14 +52,15 @@ impl Store {
     /// # Errors
     /// If the file can't be read.
     pub fn rejected(&self) -> Result<Vec<Rejected>, StoreError> {
+        self.read(|db| self.rejected_in(db, &self.names()))
+    }
+
+    fn rejected_in(&self, db: &Connection, names: &NameTable) -> Result<Vec<Rejected>, StoreError> {
         let sql = "SELECT id, operation, reason, body, unset, at_ms FROM rejected ORDER BY no";
-        self.read(|db| {
-            let names = self.names();
-            let sqlite = |error| self.sqlite(error);
-            let mut all = db.prepare_cached(sql).map_err(sqlite)?;
-            let rows = all.query_map([], Stored::read).map_err(sqlite)?;
-            rows.map(|row| row.map_err(sqlite)?.rejected(&names)).collect()
-        })
+        let sqlite = |error| self.sqlite(error);
+        let mut all = db.prepare_cached(sql).map_err(sqlite)?;
+        let rows = all.query_map([], Stored::read).map_err(sqlite)?;
+        rows.map(|row| row.map_err(sqlite)?.rejected(names)).collect()
     }
 
     /// How many refused writes are kept.
@@ -88,10 +89,10 @@ impl Store {
     /// [`StoreError::NoRejected`] if there are none, [`StoreError::NoRecord`] if one was an update or a deletion of
     /// what is not here any more; if the file can't be written. Nothing is changed then.
     pub fn retry_rejected(&self, id: RecordId) -> Result<usize, StoreError> {
-        let writes: Vec<Rejected> =
-            self.rejected()?.into_iter().filter(|write| write.record.id == id).collect();
         self.transaction(|tx| {
-            for write in writes {
+            // Read here: what is refused meanwhile is not forgotten with them.
+            let all = self.rejected_in(tx.db(), &self.names())?;
+            for write in all.into_iter().filter(|write| write.record.id == id) {
                 tx.write_again(write)?;
             }
             tx.forget_rejected(id)

@@ -115,7 +115,7 @@ pub(crate) struct Inner {
     /// The journal of transactions whose first database this is.
     pub(crate) journal: Mutex<Option<Journal>>,
     /// A part of a decided transaction waits to be applied.
-    pub(crate) behind: AtomicBool,
+    pub(crate) behind: AtomicU64,
     /// From here on former states are kept, see [`crate::views`].
     pub(crate) shadows_from: AtomicU64,
     /// Sessions that read here, see [`crate::readers`].
@@ -228,7 +228,7 @@ impl Store {
             joiners: Mutex::default(),
             commits: AtomicU64::new(0),
             journal: Mutex::default(),
-            behind: AtomicBool::new(false),
+            behind: AtomicU64::new(0),
             ids: Mutex::default(),
             listeners: Mutex::default(),
             keys: SharedKeys::new(keys),
@@ -326,22 +326,19 @@ impl Store {
         result
     }
 
-    /// Applies what of transactions over several files could not be applied when they were decided: what is written
-    /// now has to be written on top of it.
-    pub(crate) fn catch_up(&self) -> Result<(), StoreError> {
-        if self.inner.behind.swap(false, Ordering::AcqRel) {
-            self.recover().inspect_err(|_| self.inner.behind.store(true, Ordering::Release))?;
-        }
-        Ok(())
-    }
-
     /// Runs `write` in a transaction; what it did becomes the feed up to the writer's `next_seq`.
     pub(crate) fn commit<T>(
         &self,
         write: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.catch_up()?;
-        let mut slot = self.writer_slot();
+        self.commit_with(self.slot_caught_up()?, write)
+    }
+
+    pub(crate) fn commit_with<T>(
+        &self,
+        mut slot: MutexGuard<'_, Slot>,
+        write: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let started = std::time::Instant::now();
         let writer = self.awake(&mut slot)?;
         let before = (self.head() + 1, writer.clock.clone());
