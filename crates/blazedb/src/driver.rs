@@ -3,6 +3,7 @@
 //! The same driver serves both sides and every transport.
 
 mod answers;
+mod comparing;
 mod ended;
 mod keyring;
 mod outbox;
@@ -34,6 +35,7 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use crate::database::Database;
 use crate::driver::answers::{Answer, Asked, failed};
+use crate::driver::comparing::Comparing;
 use crate::driver::outbox::{Outbox, write_frames};
 use crate::driver::rebind::Timed;
 use crate::driver::requests::introduce;
@@ -172,6 +174,8 @@ struct Driver {
     seat: Option<Seat>,
     /// What waits for a turn.
     waiting: Waiting,
+    /// Server: the turn of the comparison that goes on.
+    comparing: Option<Comparing>,
 }
 
 /// Runs one session over `channel` until it ends. Answers why it ended.
@@ -290,6 +294,7 @@ impl Driver {
             bonds: Vec::new(),
             seat: None,
             waiting: Waiting::default(),
+            comparing: None,
         });
         driver.on_keyring();
         Ok((driver, orders))
@@ -308,6 +313,7 @@ impl Driver {
         let (report, outbox) = (Arc::clone(&self.context.report), Arc::clone(&self.outbox));
         loop {
             self.carry_out();
+            self.look_at_comparing();
             if take(&mut self.admitted) {
                 receiver.admit();
             }
@@ -317,7 +323,10 @@ impl Driver {
             let opening = !self.context.report.is_open();
             let wake = if opening { Some(opening_ends) } else { self.wake };
             let look = self.timed.as_ref().and_then(Timed::due);
-            let wake = [wake, self.paced_until, look, self.waiting.until()].into_iter().flatten().min();
+            let wake = [wake, self.paced_until, look, self.waiting.until(), self.comparing_until()]
+                .into_iter()
+                .flatten()
+                .min();
             // Every message moves the wake-up; the alarm is moved only forward, and then again when it rings early.
             if let Some(wake) = wake
                 && (wake < alarm.deadline() || alarm.is_elapsed())
@@ -404,10 +413,7 @@ impl Driver {
                 Output::ViewSettled(view) => {
                     self.note(move |store, source| store.shown_only(&source.link, source.replica, &view))
                 }
-                Output::BuildReconcileSet(lens) => {
-                    let work = move |store: &Store| store.reconcile_set(&lens);
-                    self.ask(work, |set| Input::ReconcileSet(Box::new(set)));
-                }
+                Output::BuildReconcileSet(lens) => self.list_for_comparison(lens),
                 Output::FeedEnd => self.feed(Input::FeedEnd(self.context.database.store().head())),
                 Output::Together(bonds) => self.bonds = bonds,
                 Output::Apply(incoming) => self.apply(incoming),

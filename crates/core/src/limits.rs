@@ -96,6 +96,12 @@ pub const SEND_WINDOW_BYTES: usize = 2 << 20;
 /// As long as so much waits to be sent to a client, in bytes, nothing more is taken from it: more than the window, and what
 /// else is under way, comes to only if it reads nothing.
 pub const OUTBOX_BYTES: usize = 2 * SEND_WINDOW_BYTES;
+/// What lists for comparisons with clients may take of memory at one time, in bytes; further clients wait for their turn.
+pub const COMPARE_MEMORY_BYTES: u64 = 256 << 20;
+/// What a record takes in such a list and in what is made of it, in bytes, at most.
+pub const COMPARE_RECORD_BYTES: u64 = 256;
+/// How long a client's comparison may take, in milliseconds.
+pub const COMPARE_MAX_MS: u64 = 10 * 60 * 1_000;
 /// Lists of a client that are looked up at one time; further ones are not taken from the connection yet.
 pub const MAX_LOOKING_UP: usize = 8;
 /// What a message of changes counts for in that window beside its changes, in bytes: so even empty ones are bounded.

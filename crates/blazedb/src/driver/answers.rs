@@ -6,6 +6,7 @@ use blazedb_core::session::{Input, LocalReplica, PeerReplica, Refusal};
 use tokio::sync::mpsc;
 
 use super::Driver;
+use super::comparing::Listed;
 use super::rebind::{Looked, Timed};
 use crate::applier::ApplyError;
 use crate::guard::Admitted;
@@ -18,6 +19,7 @@ pub(super) enum Answer {
     Admitted(Box<Result<Admitted, Refusal>>),
     Applied,
     Looked(Box<Looked>),
+    Listed(Box<Listed>),
     Ask(Box<Asked>),
 }
 
@@ -63,6 +65,7 @@ impl Driver {
                     }
                     self.feed(*input);
                 }
+                Answer::Listed(listed) => self.on_listed(*listed),
                 Answer::Looked(looked) => self.on_looked(*looked),
                 Answer::Admitted(decision) => {
                     let decision = (*decision).map(|Admitted { admission, gate, rebind, begins_keyring }| {

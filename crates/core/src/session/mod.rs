@@ -196,6 +196,12 @@ impl Session {
         matches!(&self.state, State::Running(running) if running.may_rebind())
     }
 
+    /// Whether both sides are being compared.
+    #[must_use]
+    pub fn is_comparing(&self) -> bool {
+        matches!(&self.state, State::Running(running) if running.reconciliation.is_some())
+    }
+
     /// Whether there is so much to look up for the peer that nothing more should be taken from it for now.
     #[must_use]
     pub fn is_busy(&self) -> bool {
