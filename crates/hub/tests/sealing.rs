@@ -821,3 +821,69 @@ async fn a_sealed_database_changes_mode_filter_and_encryption_while_it_runs() {
     .await;
     assert!(!contains(&world.hub_bytes(), "MARKER"));
 }
+
+/// Records that several have written are sealed in place also where nobody may bring the writes of others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_several_have_written_is_sealed_in_place_under_rules() {
+    let world = World::new();
+    let rule = |text: &str| Some(FilterText::new(text));
+    let rules = AccessSpec {
+        connect: rule("true"),
+        read: rule("true"),
+        insert: rule("true"),
+        update: rule(r#"old.teamId == record.teamId && old.teamId != "closed""#),
+        delete: rule("true"),
+        ..AccessSpec::default()
+    };
+    let hub = world.hub_with(AccessRules::compile(&rules).unwrap()).await;
+    let (a, b) = (world.device("a"), world.device("b"));
+    for device in [&a, &b] {
+        device.link(&hub, Encryption::SmartProxy).await;
+    }
+    // Nobody may change this one any more, not even its form: nothing of it is lost, and nobody is told of a refusal.
+    let closed = a.bugs.insert(record! { "teamId" => "closed", "note" => "as it was" }).unwrap();
+    let (of_a, of_b) = (a.bugs.insert(bug()).unwrap(), b.bugs.insert(bug()).unwrap());
+    converge(&[&a, &b]).await;
+    a.bugs.update(of_b, record! { "MARKERbody" => "MARKER of a" }).unwrap();
+    b.bugs.update(of_a, record! { "MARKERname" => "MARKER of b" }).unwrap();
+    b.bugs.edit(of_a, &edit("votes", FieldEdit::Increment(1))).unwrap();
+    converge(&[&a, &b]).await;
+    a.bugs.store().create_keyring("a", Encryption::SmartProxy, None).unwrap();
+    let code = a.bugs.store().invite_member("b", true).unwrap();
+    a.sync().await;
+    b.bugs.store().join_keyring(&code, "b").unwrap();
+    converge(&[&a, &b]).await;
+    wait("b is a member", || b.bugs.store().sealer().is_some_and(|sealer| sealer.is_active())).await;
+    let joined = |device: &Device| device.bugs.store().keyring().unwrap().head().count == 3;
+    wait("a knows b", || joined(&a)).await;
+    b.topology.shutdown().await;
+    a.bugs.store().set_seal_rule(e2e()).unwrap();
+    a.topology.shutdown().await;
+    a.link(&hub, e2e()).await;
+    a.sync().await;
+    a.bugs.store().settle_seal_rule().unwrap();
+    a.sync().await;
+    b.link(&hub, e2e()).await;
+    converge(&[&a, &b]).await;
+    for device in [&a, &b] {
+        assert_eq!(device.bugs.rejected_count().unwrap(), 0, "{:?}", device.bugs.rejected().unwrap());
+        assert_eq!(device.field(of_a, "MARKERname"), Some("MARKER of b".into()));
+        assert_eq!(device.field(of_a, "votes"), Some(Value::Counter(2)));
+    }
+    hub.bugs.store().scrub().unwrap();
+    assert!(!contains(&world.hub_bytes(), "MARKER"));
+    assert_eq!(hub.bugs.get_field(closed, "note").unwrap(), Some("as it was".into()));
+    // And back.
+    for device in [&a, &b] {
+        device.topology.shutdown().await;
+    }
+    a.bugs.store().set_seal_rule(Encryption::SmartProxy).unwrap();
+    a.link(&hub, Encryption::SmartProxy).await;
+    a.sync().await;
+    a.bugs.store().settle_seal_rule().unwrap();
+    a.sync().await;
+    b.link(&hub, Encryption::SmartProxy).await;
+    converge(&[&a, &b]).await;
+    wait("the hub reads again", || export(&hub.bugs) == export(&a.bugs)).await;
+    assert_eq!((a.bugs.rejected_count().unwrap(), b.bugs.rejected_count().unwrap()), (0, 0));
+}

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use blazedb_core::access::change::{StateFields, between};
-use blazedb_core::access::news::{is_same_state, writers};
+use blazedb_core::access::news::{is_same, is_same_state, writers};
 use blazedb_core::access::{Change, Operation, Rights};
 use blazedb_core::blazebinary::varint::Reader;
 use blazedb_core::blazebinary::{DecodeError, FieldNo};
+use blazedb_core::cell::Cell;
 use blazedb_core::feed::{PeerNames, PeerNo};
 use blazedb_core::history::HistoryReader;
 use blazedb_core::limits::{MAX_FIELD_NAMES, MAX_REFUSED};
@@ -20,6 +21,7 @@ use blazedb_sqlite::rusqlite::{Connection, OptionalExtension};
 
 use crate::apply::Applied;
 use crate::error::StoreError;
+use crate::forms::Forms;
 use crate::incoming::Source;
 use crate::names::NameTable;
 use crate::refusals;
@@ -98,7 +100,7 @@ impl GateKeeper {
         if refused >= MAX_REFUSED {
             return Err(StoreError::TooManyRefused { limit: MAX_REFUSED });
         }
-        let judge = Judge::new(Arc::clone(gate), source.replica, store.now_ms());
+        let judge = Judge::new(store, Arc::clone(gate), source.replica);
         Ok(Some(Self { judge, peer, refused }))
     }
 
@@ -158,14 +160,16 @@ pub(crate) struct Judge {
     replica: ReplicaId,
     now: Timestamp,
     may_relay: bool,
+    forms: Option<Forms>,
     owned: HashMap<ReplicaId, bool>,
 }
 
 impl Judge {
-    pub(crate) fn new(gate: Arc<Gate>, replica: ReplicaId, now_ms: u64) -> Self {
+    pub(crate) fn new(store: &Store, gate: Arc<Gate>, replica: ReplicaId) -> Self {
+        let (now_ms, forms) = (store.now_ms(), Forms::of(store));
         let now = Timestamp(i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_mul(1_000));
         let may_relay = gate.rights.may_relay(now);
-        Self { gate, replica, now, may_relay, owned: HashMap::new() }
+        Self { gate, replica, now, may_relay, forms, owned: HashMap::new() }
     }
 
     /// Decides about an entry. `waits` says whether its sender has not taken an earlier refusal of the record yet.
@@ -198,10 +202,14 @@ impl Judge {
         if waits {
             return Ok(Verdict::PassOver);
         }
-        let foreign = self.foreign(&states, &writer.db)?;
+        let foreign = self.foreign(&states, &numbers, &writer.db)?;
         match between(&states.fields(&states.before, &field_no), &states.fields(&states.after, &field_no)) {
             None => Ok(self.judge_unseen(&states, foreign, &field_no)),
-            Some(change) => Ok(self.judge_change(&states, &change, foreign)),
+            Some(change) => Ok(match self.judge_change(&states, &change, foreign) {
+                // Its sender has the same: there is nothing to take back.
+                Verdict::Refuse(_) if self.is_known(&states, &numbers) => Verdict::PassOver,
+                verdict => verdict,
+            }),
         }
     }
 
@@ -278,8 +286,31 @@ impl Judge {
     }
 
     /// A replica whose writes the entry brings and its sender may not.
-    fn foreign(&mut self, states: &States, db: &Connection) -> Result<Option<ReplicaId>, JudgeError> {
-        self.first_foreign(writers(&states.before, &states.incoming, &states.after), db)
+    fn foreign(
+        &mut self,
+        states: &States,
+        numbers: &Numbers<'_>,
+        db: &Connection,
+    ) -> Result<Option<ReplicaId>, JudgeError> {
+        let is_known = |field: FieldNo, cell: &Cell| self.is_known_cell(states, numbers, (field, cell));
+        let writers = writers(&states.before, &states.incoming, &states.after, is_known);
+        self.first_foreign(writers, db)
+    }
+
+    /// Whether all that an entry brings is known here in another form.
+    fn is_known(&self, states: &States, numbers: &Numbers<'_>) -> bool {
+        let same = |field: FieldNo, cell: &Cell| {
+            states.before.cell(field).is_some_and(|known| is_same(known, cell))
+                || self.is_known_cell(states, numbers, (field, cell))
+        };
+        states.before.life == states.after.life
+            && states.after.cells.iter().all(|(field, cell)| same(*field, cell))
+    }
+
+    fn is_known_cell(&self, states: &States, numbers: &Numbers<'_>, (field, cell): (FieldNo, &Cell)) -> bool {
+        let Some((forms, name)) = self.forms.as_ref().zip(numbers.name(field)) else { return false };
+        let new = states.before.cell(field).is_none();
+        new && forms.is_known((name, cell), &states.before, |field| numbers.name(field))
     }
 
     fn first_foreign(
@@ -357,6 +388,14 @@ impl Numbers<'_> {
             let at = self.unknown.iter().position(|unknown| **unknown == *name)?;
             FieldNo::try_from(MAX_FIELD_NAMES + at).ok()
         })
+    }
+
+    fn name(&self, field: FieldNo) -> Option<&str> {
+        let unknown = usize::try_from(field).ok()?.checked_sub(MAX_FIELD_NAMES);
+        match unknown {
+            Some(at) => self.unknown.get(at).map(|name| &**name),
+            None => self.known.field(field).map(|name| &**name),
+        }
     }
 
     fn number(&mut self, name: &Arc<str>) -> FieldNo {

@@ -20,6 +20,7 @@ mod error;
 mod explain;
 mod feed;
 mod feed_cache;
+mod forms;
 mod functions;
 mod gate;
 mod graves;

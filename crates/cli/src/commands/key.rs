@@ -198,6 +198,12 @@ fn tell(command: &KeyCommand, answer: &Json, output: &mut Output) -> Result<(), 
         let why = answer["problem"].as_str().unwrap_or("nobody has heard of it yet");
         output.note(format!("{what} (`blazedb sync`): {why}"));
     }
+    if answer["settled"] == false {
+        let db = command.db();
+        output.note(format!(
+            "what others hold in readable form goes there once `blazedb key rule {db}` has sent all of it sealed"
+        ));
+    }
     output.flush()
 }
 

@@ -7,22 +7,28 @@
 
 use std::collections::BTreeMap;
 
+use crate::blazebinary::FieldNo;
 use crate::cell::{Cell, Content, Counter, Set};
 use crate::id::ReplicaId;
 use crate::merge::{Life, RecordState};
 use crate::seal::{Sealed, SealedMergeable};
 use crate::stamp::{Hlc, Stamp};
 
-/// The replicas whose writes made `after` out of `before` when `incoming` was merged into it. May name one more
-/// than once.
+/// The replicas whose writes made `after` out of `before` when `incoming` was merged into it, but for those that are
+/// known in another form. May name one more than once.
 #[must_use]
-pub fn writers(before: &RecordState, incoming: &RecordState, after: &RecordState) -> Vec<ReplicaId> {
+pub fn writers(
+    before: &RecordState,
+    incoming: &RecordState,
+    after: &RecordState,
+    is_known: impl Fn(FieldNo, &Cell) -> bool,
+) -> Vec<ReplicaId> {
     let mut writers = Vec::new();
     life(&before.life, &after.life, &mut writers);
     for (field, now) in &after.cells {
         let known = before.cell(*field);
         let same = known.is_some_and(|known| is_same(known, now));
-        if let Some(theirs) = incoming.cell(*field).filter(|_| !same) {
+        if let Some(theirs) = incoming.cell(*field).filter(|theirs| !same && !is_known(*field, theirs)) {
             cell(known, theirs, &mut writers);
         }
     }

@@ -182,8 +182,10 @@ fn born(time: u64, writer: u8) -> Life {
 fn news(before: &RecordState, incoming: &RecordState) -> Vec<u8> {
     let mut after = before.clone();
     after.merge(incoming.clone(), 9);
-    let mut writers: Vec<u8> =
-        super::news::writers(before, incoming, &after).iter().map(|writer| writer.as_bytes()[0]).collect();
+    let mut writers: Vec<u8> = super::news::writers(before, incoming, &after, |_, _| false)
+        .iter()
+        .map(|writer| writer.as_bytes()[0])
+        .collect();
     writers.sort_unstable();
     writers.dedup();
     writers

@@ -96,6 +96,10 @@ pub(super) async fn change(
     };
     if let Some(object) = answer.as_object_mut() {
         object.insert("pending".to_owned(), (!done).into());
+        if creates {
+            let settled = database.store().keyring().is_none_or(|ring| ring.unsettled().is_none());
+            object.insert("settled".to_owned(), settled.into());
+        }
         if joins {
             object.insert("joined".to_owned(), is_member(database.store()).into());
             object.insert("waits".to_owned(), database.store().waits_to_join()?.into());
