@@ -512,18 +512,23 @@ async fn a_running_database_is_sealed_in_place_and_opened_again() {
     assert_eq!(hub.bugs.get(id).unwrap().unwrap().fields, record! { "teamId" => "ios" });
 
     // And back.
+    open_again(&hub, &a, &b).await;
+    a.bugs.update(id, record! { "MARKERname" => "open again" }).unwrap();
+    converge(&[&a, &b]).await;
+}
+
+/// What two members have sealed is sent readable again.
+async fn open_again(hub: &Hub, a: &Device, b: &Device) {
     a.topology.shutdown().await;
     b.topology.shutdown().await;
     a.bugs.store().set_seal_rule(Encryption::SmartProxy).unwrap();
-    a.link(&hub, Encryption::SmartProxy).await;
+    a.link(hub, Encryption::SmartProxy).await;
     a.sync().await;
     a.bugs.store().settle_seal_rule().unwrap();
     a.sync().await;
-    b.link(&hub, Encryption::SmartProxy).await;
-    converge(&[&a, &b]).await;
+    b.link(hub, Encryption::SmartProxy).await;
+    converge(&[a, b]).await;
     wait("the hub reads again", || export(&hub.bugs) == export(&a.bugs)).await;
-    a.bugs.update(id, record! { "MARKERname" => "open again" }).unwrap();
-    converge(&[&a, &b]).await;
 }
 
 async fn wait(what: &str, done: impl Fn() -> bool) {
@@ -874,16 +879,6 @@ async fn what_several_have_written_is_sealed_in_place_under_rules() {
     assert!(!contains(&world.hub_bytes(), "MARKER"));
     assert_eq!(hub.bugs.get_field(closed, "note").unwrap(), Some("as it was".into()));
     // And back.
-    for device in [&a, &b] {
-        device.topology.shutdown().await;
-    }
-    a.bugs.store().set_seal_rule(Encryption::SmartProxy).unwrap();
-    a.link(&hub, Encryption::SmartProxy).await;
-    a.sync().await;
-    a.bugs.store().settle_seal_rule().unwrap();
-    a.sync().await;
-    b.link(&hub, Encryption::SmartProxy).await;
-    converge(&[&a, &b]).await;
-    wait("the hub reads again", || export(&hub.bugs) == export(&a.bugs)).await;
+    open_again(&hub, &a, &b).await;
     assert_eq!((a.bugs.rejected_count().unwrap(), b.bugs.rejected_count().unwrap()), (0, 0));
 }
