@@ -167,8 +167,7 @@ impl Rights {
     /// insert and update something may.
     #[must_use]
     pub fn may_begin_keyring(&self, now: Timestamp) -> bool {
-        let never = Filter::always(false);
-        let writes = || ![&self.insert, &self.update].contains(&&never);
+        let writes = || self.insert.might_match() && self.update.might_match();
         self.keys.as_ref().map_or_else(writes, |rule| about_nothing(rule, now))
     }
 

@@ -124,6 +124,13 @@ fn who_may_begin_the_keyring_is_said_or_whoever_writes() {
     let never = Some(FilterText::new(r#""web" in user.teams"#));
     assert!(!begins(None, &never, &both), "the rule is there, and grants this user nothing");
     assert!(!begins(Some(r#""admin" in user.roles"#), &both, &both));
+    let team = || Some(FilterText::new("record.teamId in user.teams"));
+    let spec = AccessSpec { insert: team(), update: team(), ..AccessSpec::default() };
+    let rules = AccessRules::compile(&spec).unwrap();
+    assert!(rules.for_user(Some(&ios())).may_begin_keyring(NOW));
+    assert!(!rules.for_user(None).may_begin_keyring(NOW), "of nobody nothing is known");
+    let nowhere = User { teams: Vec::new(), ..ios() };
+    assert!(!rules.for_user(Some(&nowhere)).may_begin_keyring(NOW));
     assert!(begins(Some(r#""ios" in user.teams"#), &None, &None));
 }
 

@@ -80,6 +80,25 @@ impl Expr {
         }
     }
 
+    /// Whether there might be a record, and a time, for which it is known to be `wanted`. What looks at a record might be either.
+    pub(super) fn might_be(&self, wanted: bool) -> bool {
+        match self {
+            Self::Literal(value) => *value == wanted,
+            Self::Not(inner) => inner.might_be(!wanted),
+            Self::And(members) if wanted => members.iter().all(|member| member.might_be(true)),
+            Self::And(members) => members.iter().any(|member| member.might_be(false)),
+            Self::Or(members) if wanted => members.iter().any(|member| member.might_be(true)),
+            Self::Or(members) => members.iter().all(|member| member.might_be(false)),
+            Self::In { list: Operand::Literal(Value::Array(none)), .. } if none.is_empty() => !wanted,
+            leaf => {
+                let mut looks = leaf.mentions_now();
+                leaf.visit_paths(&mut |_| looks = true);
+                let nothing = Record::new(RecordId::from_bytes([0; 16]));
+                looks || leaf.eval(&EvalContext::new(&nothing, Timestamp(0))) == Some(wanted)
+            }
+        }
+    }
+
     /// A condition that is always unknown.
     fn unknown() -> Self {
         let null = || Operand::Literal(Value::Null);

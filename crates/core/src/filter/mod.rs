@@ -140,6 +140,13 @@ impl Filter {
         Self { expr: self.expr.bind(Known { now: Some(now), user: Some(None), without_old: true }) }
     }
 
+    /// Whether there might be a record that matches, at some time. A rule with a user bound in that grants nothing, whatever
+    /// the record, says no.
+    #[must_use]
+    pub fn might_match(&self) -> bool {
+        self.expr.might_be(true)
+    }
+
     /// Whether the answer for one record changes with time.
     #[must_use]
     pub fn depends_on_time(&self) -> bool {

@@ -406,6 +406,23 @@ proptest! {
         prop_assert_eq!(bound.eval(&EvalContext { now: Timestamp(0), ..context }), filter.eval(&alone));
     }
 
+    /// A condition that can't hold never does: for whoever is said to have no right, there is no record that proves otherwise.
+    #[test]
+    fn what_matches_might_have_matched(
+        expr in expr(),
+        fields in prop::collection::btree_map("[a-c]", value(), 0..3),
+        now in any::<i64>(),
+    ) {
+        let record = Record { id: RecordId::from_bytes([3; 16]), fields };
+        let user = user();
+        let filter = Filter { expr };
+        let context = EvalContext { record: &record, old: Some(&record), user: Some(&user), now: Timestamp(now) };
+        for rule in [filter.for_user(&user), filter.for_nobody()] {
+            let answer = rule.eval(&EvalContext { user: None, ..context });
+            prop_assert!(answer.is_none_or(|answer| rule.expr.might_be(answer)), "{}", rule);
+        }
+    }
+
     #[test]
     fn order_is_total_within_numbers_and_agrees_with_exact_arithmetic(int in any::<i64>(), near in -2i64..3) {
         let record = Record {
