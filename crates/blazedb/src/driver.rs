@@ -321,12 +321,7 @@ impl Driver {
                 return closed;
             }
             let opening = !self.context.report.is_open();
-            let wake = if opening { Some(opening_ends) } else { self.wake };
-            let look = self.timed.as_ref().and_then(Timed::due);
-            let wake = [wake, self.paced_until, look, self.waiting.until(), self.comparing_until()]
-                .into_iter()
-                .flatten()
-                .min();
+            let wake = self.next_wake(opening.then_some(opening_ends));
             // Every message moves the wake-up; the alarm is moved only forward, and then again when it rings early.
             if let Some(wake) = wake
                 && (wake < alarm.deadline() || alarm.is_elapsed())
@@ -371,6 +366,19 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// When there is something to do again at the latest. An opening has to be over at a time.
+    fn next_wake(&self, opening_ends: Option<TokioInstant>) -> Option<TokioInstant> {
+        let look = self.timed.as_ref().and_then(Timed::due);
+        let wakes = [
+            opening_ends.or(self.wake),
+            self.paced_until,
+            look,
+            self.waiting.until(),
+            self.comparing_until(),
+        ];
+        wakes.into_iter().flatten().min()
     }
 
     /// Whether more is taken from the connection. A client that reads nothing, or asks faster than it is answered, waits; one that

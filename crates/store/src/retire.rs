@@ -15,7 +15,7 @@ use blazedb_core::keyring::{Act, Statement, retired_tag};
 use blazedb_core::merge::RecordState;
 use blazedb_core::seal::is_sealed_name;
 use blazedb_core::topology::EncryptionSpec;
-use blazedb_sqlite::rusqlite::{Connection, params};
+use blazedb_sqlite::rusqlite::{self, Connection, params};
 
 use crate::error::StoreError;
 use crate::names::NameTable;
@@ -24,9 +24,14 @@ use crate::schema::{meta, set_meta};
 use crate::store::{Store, Writer};
 
 /// `meta`: something was dropped that may still be in free pages and in the log.
-pub(crate) const SCRUB: &str = "scrub";
+const SCRUB: &str = "scrub";
 /// `meta`: what is to go, see [`Retiring`].
-pub(crate) const RETIRING: &str = "retiring";
+const RETIRING: &str = "retiring";
+
+/// Whether the file says so.
+pub(crate) fn is_to_scrub(db: &Connection) -> rusqlite::Result<bool> {
+    Ok(meta::<i64>(db, SCRUB)?.is_some())
+}
 
 /// What is to go as soon as it is there in another form.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -195,9 +195,7 @@ impl Store {
         let version = check_ours(path, &db)?;
         use_log(&db).map_err(|error| from_sqlite(path, error))?;
         let mut replica = prepare(path, &db, version, &options.new_replica)?;
-        let keys = Keys::load(&db)?;
-        let needs_scrub =
-            meta::<i64>(&db, crate::retire::SCRUB).map_err(|error| from_sqlite(path, error))?.is_some();
+        let needs_scrub = crate::retire::is_to_scrub(&db).map_err(|error| from_sqlite(path, error))?;
         let renewed = (options.new_replica)()?;
         let writer =
             Writer::start(db, &options, &mut replica, renewed).map_err(|error| from_sqlite(path, error))?;
@@ -208,6 +206,7 @@ impl Store {
             path: path.to_owned(),
             key,
             replica,
+            keys: SharedKeys::new(Keys::load(&writer.db)?),
             former: former_replicas(&writer.db).map_err(|error| from_sqlite(path, error))?,
             names,
             reached: Mutex::default(),
@@ -231,7 +230,6 @@ impl Store {
             behind: AtomicU64::new(0),
             ids: Mutex::default(),
             listeners: Mutex::default(),
-            keys: SharedKeys::new(keys),
             joining: Mutex::default(),
             changing_keys: Mutex::default(),
             needs_scrub: AtomicBool::new(needs_scrub),
