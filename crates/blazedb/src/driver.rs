@@ -401,6 +401,10 @@ impl Driver {
     }
 
     fn feed(&mut self, input: Input) {
+        // It may have been read since the keys changed, and before this session was told.
+        if matches!(input, Input::Feed(_) | Input::Unshown(_)) && self.ends_with_its_keys() {
+            return;
+        }
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.session.handle(now, input);
     }

@@ -21,6 +21,7 @@ use blazedb_sqlite::rusqlite::params;
 use crate::authority::Court;
 use crate::brought::Stretch;
 use crate::error::StoreError;
+use crate::forms::keep_known;
 use crate::gate::{Entry, GateKeeper, Passed};
 use crate::incoming::{Changes, CheckedBatch, Source, Work};
 use crate::names::Numbers;
@@ -184,7 +185,7 @@ impl Applier<'_> {
             if !self.insert_new(entry.id, history, body)? {
                 // What may not even be logged is nothing to decide about.
                 let court = court.as_mut().filter(|_| log);
-                self.merge(entry.id, (history, body), log, court.map(|court| (court, gate.as_ref())))?;
+                self.merge(entry.id, (history, body), log, (court, gate.as_ref()))?;
             }
         }
         self.store.note_opened(self.writer, changes.entries.iter().map(|entry| entry.id))?;
@@ -245,14 +246,17 @@ impl Applier<'_> {
         id: RecordId,
         (history, body): (&[u8], &[u8]),
         log: bool,
-        court: Option<(&mut Court, Option<&GateKeeper>)>,
+        (court, gate): (Option<&mut Court>, Option<&GateKeeper>),
     ) -> Result<(), StoreError> {
-        let incoming = self.numbers.decode(self.writer, history, body)?;
+        let mut incoming = self.numbers.decode(self.writer, history, body)?;
         let peer_life = incoming.life;
         let (row, before) = self.find(id)?;
+        if gate.is_some_and(GateKeeper::keeps_known_forms) {
+            keep_known(&before, &mut incoming);
+        }
         let (life, unsent) = (before.life, self.unsent_before(row.as_ref(), &before, peer_life));
         let (state, mut report) = match court {
-            Some((court, gate)) => self.judge(id, before, incoming, (court, gate))?,
+            Some(court) => self.judge(id, before, incoming, (court, gate))?,
             None => {
                 let mut state = before;
                 let came = self.source.is_authority().then(|| incoming.clone());

@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, PoisonError};
 
-use blazedb_core::keyring::{Act, Author, Keyring, KeyringError, KeyringHead, Statement};
+use blazedb_core::blazebinary::varint::{Reader, write_prefixed};
+use blazedb_core::keyring::{
+    Act, Author, Keyring, KeyringError, KeyringHead, MemberId, MemberSecret, Statement,
+};
+use blazedb_core::limits::MAX_MESSAGE_BYTES;
 use blazedb_core::topology::EncryptionSpec;
 use blazedb_sqlite::rusqlite::params;
 
@@ -11,6 +15,11 @@ use crate::keys::{AGREED, JOINED_WITH, Keys, Origin, secret_of};
 use crate::retire::Retiring;
 use crate::schema::{meta, set_meta};
 use crate::store::{Store, Writer, lock};
+
+/// `meta`: statements that were made here and overtaken, and are to be made again.
+const AGAIN: &str = "keyring_again";
+/// `meta`: why one could not be.
+const LOST: &str = "keyring_lost";
 
 impl Store {
     /// Adds statements of a peer, or of this device, to the keyring. Those that are known are passed over.
@@ -50,27 +59,40 @@ impl Store {
         let turn = lock(&self.inner.changing_keys);
         let keys = self.keys();
         let own = keys.keyring.as_ref().map(|own| own.statements(0).to_vec()).unwrap_or_default();
-        let again: Vec<Act> = own
-            .iter()
-            .filter(|statement| !statements.contains(statement))
-            .filter_map(|statement| Some(Statement::decode(statement).ok()?.0.act))
-            .collect();
-        self.commit(|writer| {
-            let sqlite = |error| self.sqlite(error);
-            writer.db.execute("DELETE FROM keyring", []).map_err(sqlite)?;
-            self.keep_statements(writer, theirs.statements(0))?;
-            set_meta(&writer.db, AGREED, theirs.head().count).map_err(sqlite)
-        })?;
+        let mut again = Vec::new();
+        own.iter().filter(|own| !statements.contains(own)).for_each(|own| write_prefixed(own, &mut again));
+        let before = (keys.rule(), keys.epochs());
         let mut new = Keys { keyring: Some(Arc::new(theirs)), ..keys };
         new.agreed = new.keyring.as_ref().map_or(0, |ring| ring.head().count);
         new.unlock()?;
         new.generation += 1;
+        self.commit(|writer| {
+            let sqlite = |error| self.sqlite(error);
+            writer.db.execute("DELETE FROM keyring", []).map_err(sqlite)?;
+            self.keep_statements(writer, new.keyring.as_ref().map_or(&[][..], |ring| ring.statements(0)))?;
+            set_meta(&writer.db, AGREED, new.agreed).map_err(sqlite)?;
+            // With it: whoever is stopped here says it when the file is opened again.
+            set_meta(&writer.db, AGAIN, again.as_slice()).map_err(sqlite)?;
+            self.after_change(writer, &new, &before)
+        })?;
         self.publish_keys(new);
         drop(turn);
-        for act in again {
-            let said = match act {
+        self.say_again()
+    }
+
+    /// Says again what others overtook, if anything waits for that.
+    pub(crate) fn say_again(&self) -> Result<(), StoreError> {
+        let again: Option<Vec<u8>> = self.read(|db| meta(db, AGAIN).map_err(|error| self.sqlite(error)))?;
+        let Some(again) = again else { return Ok(()) };
+        let mut reader = Reader::new(&again);
+        while !reader.is_empty() {
+            let Ok(statement) = reader.read_prefixed(MAX_MESSAGE_BYTES) else { break };
+            let Ok((statement, ..)) = Statement::decode(statement) else { continue };
+            let said = match statement.act {
                 // The next session says one if there is none, see `Store::share_dictionary`.
                 Act::Dictionary { .. } => continue,
+                Act::Remove { members, .. } if !self.is_any_there(&members) => continue,
+                Act::Join { .. } if self.sealer().is_some_and(|sealer| sealer.is_active()) => continue,
                 Act::Join { member, .. } => self.join_again(&member.name),
                 act => self.say(|keyring, author| keyring.remake(author, act.clone())),
             };
@@ -78,7 +100,14 @@ impl Store {
                 self.note_lost_act(&error)?;
             }
         }
-        Ok(())
+        self.commit(|writer| {
+            let done = writer.db.execute("DELETE FROM meta WHERE key=?", [AGAIN]);
+            done.map(drop).map_err(|error| self.sqlite(error))
+        })
+    }
+
+    fn is_any_there(&self, members: &[MemberId]) -> bool {
+        self.keyring().is_some_and(|ring| members.iter().any(|id| ring.member(id).is_some()))
     }
 
     fn join_again(&self, name: &str) -> Result<(), StoreError> {
@@ -95,8 +124,29 @@ impl Store {
     /// A change of the keyring that was overtaken and could not be made again, for `key show`.
     fn note_lost_act(&self, error: &StoreError) -> Result<(), StoreError> {
         self.commit(|writer| {
-            set_meta(&writer.db, "keyring_lost", error.to_string()).map_err(|error| self.sqlite(error))
+            set_meta(&writer.db, LOST, error.to_string()).map_err(|error| self.sqlite(error))
         })
+    }
+
+    /// Why the last change of the keyring that was made here and overtaken could not be made again, if one could not.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn lost_keyring_change(&self) -> Result<Option<String>, StoreError> {
+        self.read(|db| meta(db, LOST).map_err(|error| self.sqlite(error)))
+    }
+
+    /// A code has served once everybody knows that this device has joined: whoever finds the file must not be able to join
+    /// with it again.
+    fn forget_joined_with(&self, writer: &Writer, keys: &Keys) -> Result<(), StoreError> {
+        let head = keys.keyring.as_ref().map(|ring| ring.head());
+        let own = keys.secret.as_ref().and_then(MemberSecret::id);
+        let is_member = keys.keyring.as_ref().zip(own).is_some_and(|(ring, id)| ring.member(&id).is_some());
+        if !is_member || head.is_none_or(|head| head.count > keys.agreed) {
+            return Ok(());
+        }
+        let forgotten = writer.db.execute("DELETE FROM meta WHERE key=?", [JOINED_WITH]);
+        forgotten.map(drop).map_err(|error| self.sqlite(error))
     }
 
     fn keep_statements(&self, writer: &Writer, statements: &[Arc<[u8]>]) -> Result<(), StoreError> {
@@ -123,8 +173,12 @@ impl Store {
         if !known || head.count <= keys.agreed {
             return Ok(());
         }
-        self.commit(|writer| set_meta(&writer.db, AGREED, head.count).map_err(|error| self.sqlite(error)))?;
-        self.publish_keys(Keys { agreed: head.count, generation: keys.generation + 1, ..keys });
+        let keys = Keys { agreed: head.count, generation: keys.generation + 1, ..keys };
+        self.commit(|writer| {
+            set_meta(&writer.db, AGREED, head.count).map_err(|error| self.sqlite(error))?;
+            self.forget_joined_with(writer, &keys)
+        })?;
+        self.publish_keys(keys);
         Ok(())
     }
 
@@ -163,6 +217,7 @@ impl Store {
             }
             keys.unlock()?;
             self.after_change(writer, &keys, &before)?;
+            self.forget_joined_with(writer, &keys)?;
             if let Some(retiring) = retiring.filter(|retiring| retiring.has_heard) {
                 self.retire(writer, retiring)?;
             }

@@ -30,6 +30,10 @@ impl Store {
         if keyring.has_dictionary() || !sealer.is_active() || !sealer.seals() {
             return Ok(false);
         }
+        // It holds pieces of what was written before, and is for all who have the epoch's key.
+        if keyring.members().any(|(_, member)| !member.history) {
+            return Ok(false);
+        }
         let head = self.head();
         let tried = self.inner.dictionary_tried.load(Ordering::Relaxed);
         if head < MIN_RECORDS || head / 2 < tried {

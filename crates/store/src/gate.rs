@@ -14,6 +14,7 @@ use blazedb_core::blazebinary::{DecodeError, FieldNo};
 use blazedb_core::cell::Cell;
 use blazedb_core::feed::{PeerNames, PeerNo};
 use blazedb_core::history::HistoryReader;
+use blazedb_core::keyring::KeyringError;
 use blazedb_core::limits::{MAX_FIELD_NAMES, MAX_REFUSED};
 use blazedb_core::merge::{Life, MergeReport, RecordState};
 use blazedb_core::{NodeId, RecordId, ReplicaId, Stamp, Timestamp};
@@ -21,7 +22,7 @@ use blazedb_sqlite::rusqlite::{Connection, OptionalExtension};
 
 use crate::apply::Applied;
 use crate::error::StoreError;
-use crate::forms::Forms;
+use crate::forms::{Forms, is_of_no_epoch, keep_known};
 use crate::incoming::Source;
 use crate::names::NameTable;
 use crate::refusals;
@@ -119,6 +120,11 @@ impl GateKeeper {
         })
     }
 
+    /// See [`Judge::keeps_known_forms`].
+    pub(crate) fn keeps_known_forms(&self) -> bool {
+        self.judge.keeps_known_forms()
+    }
+
     /// Whether the peer may have a record become `after`, whoever says that it does.
     pub(crate) fn permits(
         &self,
@@ -161,6 +167,8 @@ pub(crate) struct Judge {
     now: Timestamp,
     may_relay: bool,
     forms: Option<Forms>,
+    /// The newest epoch of the keyring.
+    epoch: u32,
     owned: HashMap<ReplicaId, bool>,
 }
 
@@ -169,7 +177,13 @@ impl Judge {
         let (now_ms, forms) = (store.now_ms(), Forms::of(store));
         let now = Timestamp(i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_mul(1_000));
         let may_relay = gate.rights.may_relay(now);
-        Self { gate, replica, now, may_relay, forms, owned: HashMap::new() }
+        let epoch = store.keyring().map_or(0, |ring| ring.epoch());
+        Self { gate, replica, now, may_relay, forms, epoch, owned: HashMap::new() }
+    }
+
+    /// Whether a sealed write that is known keeps the form that it has here.
+    fn keeps_known_forms(&self) -> bool {
+        !self.may_relay && self.forms.as_ref().is_some_and(|forms| !forms.is_changing())
     }
 
     /// Decides about an entry. `waits` says whether its sender has not taken an earlier refusal of the record yet.
@@ -184,7 +198,15 @@ impl Judge {
             None => RecordState::default(),
         };
         let mut numbers = Numbers { known: &writer.names, unknown: Vec::new() };
-        let incoming = numbers.decode(entry)?;
+        let mut incoming = numbers.decode(entry)?;
+        if is_of_no_epoch(&incoming, self.epoch) {
+            // Nothing else is wrong with it, perhaps: the keyring may be on its way.
+            let problem = "a value is sealed with a key that the keyring here does not know";
+            return Err(JudgeError::Store(KeyringError::Contradiction(problem).into()));
+        }
+        if self.keeps_known_forms() {
+            keep_known(&before, &mut incoming);
+        }
         let mut after = before.clone();
         let report = after.merge(incoming.clone(), writer.next_seq);
         let states = States { id: entry.id, before, incoming, after };

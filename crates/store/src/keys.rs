@@ -70,6 +70,8 @@ impl Keys {
             let member = secret.id().is_some_and(|id| keyring.member(&id).is_some());
             match keyring.unlock(secret) {
                 Ok(unlocked) => {
+                    // Who lacks the key of the epoch reads what it can, and seals for nobody.
+                    let member = member && unlocked.values.contains_key(&keyring.epoch());
                     let keys = keyring.seal_keys(&unlocked).ok_or(KeyringError::Wrap)?;
                     // One that was removed reads what it could read, and seals for nobody.
                     let sealer = Sealer::new(keys, keyring.rule().clone())
@@ -268,12 +270,15 @@ impl Store {
         Ok(words)
     }
 
-    /// Removes members and begins a new epoch.
+    /// Removes members, and with them the invitations and recovery phrases that they made and know, and begins a new epoch.
     ///
     /// # Errors
     /// [`StoreError::Keyring`].
     pub fn remove_members(&self, gone: &[MemberId]) -> Result<(), StoreError> {
-        self.say(|keyring, author| keyring.remove(author, gone))
+        self.say(|keyring, author| {
+            let codes = keyring.codes_of(gone).into_iter().filter(|code| !gone.contains(code));
+            keyring.remove(author, &gone.iter().copied().chain(codes).collect::<Vec<_>>())
+        })
     }
 
     /// Begins a new epoch.

@@ -242,6 +242,7 @@ impl Store {
         };
         let store = Self { inner: Arc::new(inner) };
         store.recover()?;
+        store.say_again()?;
         Ok(store)
     }
 

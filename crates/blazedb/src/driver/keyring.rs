@@ -10,15 +10,22 @@ use super::Driver;
 impl Driver {
     /// The keyring is another one than before. A session whose peer has names in another form starts anew.
     pub(super) fn on_keyring(&mut self) {
-        let store = self.context.database.store();
-        let keyring = store.keyring();
-        if store.seal_generation() != self.generation {
-            self.closed = Some(Closed::Here(CloseCode::GoingAway, "the keys have changed".to_owned()));
-        }
+        self.ends_with_its_keys();
+        let keyring = self.context.database.store().keyring();
         // Without it, the session neither says nor takes anything of keyrings.
         if !self.stranger {
             self.feed(Input::Keyring(keyring));
         }
+    }
+
+    /// Ends the session if what is read by now is sealed in another way than when it began: what nobody else has heard of yet must
+    /// not be sealed with. Answers whether it does.
+    pub(super) fn ends_with_its_keys(&mut self) -> bool {
+        let changed = self.context.database.store().seal_generation() != self.generation;
+        if changed {
+            self.closed = Some(Closed::Here(CloseCode::GoingAway, "the keys have changed".to_owned()));
+        }
+        changed
     }
 
     /// The other side is accepted, or not (any more).

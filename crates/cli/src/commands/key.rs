@@ -198,6 +198,12 @@ fn tell(command: &KeyCommand, answer: &Json, output: &mut Output) -> Result<(), 
         let why = answer["problem"].as_str().unwrap_or("nobody has heard of it yet");
         output.note(format!("{what} (`blazedb sync`): {why}"));
     }
+    if answer["codes_left"].as_u64().is_some_and(|left| left > 0) {
+        output.note(
+            "who knows a recovery phrase or the passphrase of this keyring can still join with it: \
+             `blazedb key members` lists them, and `key remove` removes them",
+        );
+    }
     if answer["settled"] == false {
         let db = command.db();
         output.note(format!(

@@ -101,7 +101,12 @@ impl Keyring {
             Act::Invite { member, root_proof, .. } => {
                 self.invite_member(author, &self.unlock(author.secret)?, member, root_proof)
             }
-            Act::Remove { members, .. } => self.remove(author, &members),
+            Act::Remove { members, .. } => {
+                // Somebody else may have removed some of them: the others are still to go.
+                let rest: Vec<MemberId> =
+                    members.into_iter().filter(|id| self.member(id).is_some()).collect();
+                self.remove(author, &rest)
+            }
             Act::Rotate(_) => self.rotate(author),
             Act::Rule(_) => author.sign(self.head().hash, act),
             // Names are bound to the statement before, a dictionary to the epoch; whoever said it says it again.

@@ -85,7 +85,8 @@ impl Keyring {
             members: BTreeMap::from([(id, member)]),
             epochs: BTreeMap::new(),
         };
-        keyring.check_epoch(&epoch, &keyring.member_ids())?;
+        let first = keyring.members.values().next().cloned().ok_or(KeyringError::NotAllowed(id))?;
+        keyring.check_epoch(&epoch, &keyring.member_ids(), &first)?;
         keyring.add_epoch(epoch);
         keyring.push(statement);
         Ok(keyring)
@@ -137,13 +138,13 @@ impl Keyring {
                     return Err(KeyringError::Contradiction("it removes somebody who is no member"));
                 }
                 let rest: BTreeSet<MemberId> = self.member_ids().difference(&gone).copied().collect();
-                self.check_epoch(&epoch, &rest)?;
+                self.check_epoch(&epoch, &rest, author)?;
                 self.members.retain(|id, _| rest.contains(id));
                 self.add_epoch(epoch);
                 Ok(())
             }
             Act::Rotate(epoch) => {
-                self.check_epoch(&epoch, &self.member_ids())?;
+                self.check_epoch(&epoch, &self.member_ids(), author)?;
                 self.add_epoch(epoch);
                 Ok(())
             }
@@ -191,7 +192,7 @@ impl Keyring {
             Keys::New(epoch) => {
                 let mut all = self.member_ids();
                 all.insert(id);
-                self.check_epoch(&epoch, &all)?;
+                self.check_epoch(&epoch, &all, author)?;
                 self.members.insert(id, member);
                 self.add_epoch(epoch);
             }
@@ -234,7 +235,17 @@ impl Keyring {
         Ok(())
     }
 
-    fn check_epoch(&self, epoch: &NewEpoch, members: &BTreeSet<MemberId>) -> Result<(), KeyringError> {
+    fn check_epoch(
+        &self,
+        epoch: &NewEpoch,
+        members: &BTreeSet<MemberId>,
+        author: &Member,
+    ) -> Result<(), KeyringError> {
+        if !author.history && self.members.values().any(|member| member.history) {
+            return Err(KeyringError::Contradiction(
+                "who has no history can't hand it on to a new epoch: a member who has it must begin that",
+            ));
+        }
         let wrapped: BTreeSet<MemberId> = epoch.wraps.iter().map(|(id, _)| *id).collect();
         if Some(epoch.number) != self.epoch().checked_add(1) {
             return Err(KeyringError::Contradiction("epochs are counted up one by one"));
@@ -324,6 +335,18 @@ impl Keyring {
         self.members.get(id)
     }
 
+    /// The invitations and recovery phrases that these members made and that are still good.
+    #[must_use]
+    pub fn codes_of(&self, authors: &[MemberId]) -> Vec<MemberId> {
+        let statements = self.statements.iter().filter_map(|bytes| Some(Statement::decode(bytes).ok()?.0));
+        let made = statements.filter(|statement| authors.contains(&statement.author));
+        let codes = made.filter_map(|statement| match statement.act {
+            Act::Invite { member, .. } => Some(member.id()),
+            _ => None,
+        });
+        codes.filter(|id| self.member(id).is_some_and(|member| member.kind != MemberKind::Device)).collect()
+    }
+
     /// The proof that came with an invited member.
     #[must_use]
     pub(super) fn root_proof(&self, id: &MemberId) -> Option<[u8; 32]> {
@@ -342,14 +365,15 @@ impl Keyring {
     /// The secrets that the member of `secret` has. One that was removed still has those of its time.
     ///
     /// # Errors
-    /// [`KeyringError::NotMember`] if there are none; [`KeyringError::Wrap`] if they are damaged.
+    /// [`KeyringError::NotMember`] if there are none that open.
     pub fn unlock(&self, secret: &MemberSecret) -> Result<Unlocked, KeyringError> {
         let id = secret.id().ok_or(KeyringError::NotMember)?;
         let mut unlocked: Option<Unlocked> = None;
         for (number, epoch) in &self.epochs {
             let Some(wrapped) = epoch.wraps.get(&id) else { continue };
-            let opened = secret.unwrap(id, &self.database, *number, wrapped)?;
-            let keys = parse_secrets(&opened).ok_or(KeyringError::Wrap)?;
+            // Nobody else can check what a member wraps for this one: what does not open is a key that it does not have.
+            let Ok(opened) = secret.unwrap(id, &self.database, *number, wrapped) else { continue };
+            let Some(keys) = parse_secrets(&opened) else { continue };
             let unlocked = unlocked.get_or_insert_with(|| Unlocked {
                 names: keys.0,
                 values: BTreeMap::new(),
@@ -359,25 +383,27 @@ impl Keyring {
             keys.2.into_iter().for_each(|history| drop(unlocked.history.insert(*number, history)));
         }
         let mut unlocked = unlocked.ok_or(KeyringError::NotMember)?;
-        self.unlock_history(&mut unlocked)?;
+        self.unlock_history(&mut unlocked);
         Ok(unlocked)
     }
 
     /// Each epoch's history key opens the keys of the one before.
-    fn unlock_history(&self, unlocked: &mut Unlocked) -> Result<(), KeyringError> {
+    fn unlock_history(&self, unlocked: &mut Unlocked) {
         for (number, epoch) in self.epochs.iter().rev() {
             let before = number.saturating_sub(1);
             let Some(history) = unlocked.history.get(number).filter(|_| !epoch.previous.is_empty()) else {
                 continue;
             };
-            let opened = open_previous(&self.database, *number, history, &epoch.previous)?;
-            let (values, older) = opened.split_first_chunk().ok_or(KeyringError::Wrap)?;
+            // As with what is wrapped: the epochs before are then closed, and all others open.
+            let Ok(opened) = open_previous(&self.database, *number, history, &epoch.previous) else {
+                continue;
+            };
+            let Some((values, older)) = opened.split_first_chunk() else { continue };
             unlocked.values.entry(before).or_insert_with(|| Secret::new(*values));
             if let Ok(older) = older.try_into() {
                 unlocked.history.entry(before).or_insert_with(|| Secret::new(older));
             }
         }
-        Ok(())
     }
 
     /// What these secrets come to for sealing.

@@ -237,6 +237,62 @@ fn each_epoch_has_one_dictionary_for_those_who_have_its_key() {
     assert_eq!(dictionaries(&late, &keyring), [2]);
 }
 
+/// Whoever comes after such an epoch would never read what was before.
+#[test]
+fn who_has_no_history_begins_no_epoch() {
+    let [creator, without, late, other] = [1, 2, 3, 4].map(Party::new);
+    let mut keyring = creator.create();
+    creator.invite(&mut keyring, &without, false);
+    late.join(&mut keyring, &without);
+    let next = late.act(|author| keyring.rotate(author)).unwrap();
+    assert!(matches!(keyring.extend(&next), Err(KeyringError::Contradiction(_))));
+    let next = late.act(|author| keyring.remove(author, &[creator.id()])).unwrap();
+    assert!(matches!(keyring.extend(&next), Err(KeyringError::Contradiction(_))));
+    let invites =
+        late.act(|author| keyring.invite(author, &other.secret, MemberKind::Invitation, "new", false));
+    assert!(matches!(keyring.extend(&invites.unwrap()), Err(KeyringError::Contradiction(_))));
+    keyring.extend(&creator.act(|author| keyring.rotate(author)).unwrap()).unwrap();
+    assert_eq!(creator.epochs(&keyring), [1, 2, 3]);
+}
+
+/// Nobody but who it is for can check what a member wraps: garbage costs its own epoch, and nothing else.
+#[test]
+fn keys_that_do_not_open_are_keys_that_one_does_not_have() {
+    let [creator, invited, device] = [1, 2, 3].map(Party::new);
+    let mut keyring = creator.create();
+    creator.invite(&mut keyring, &invited, true);
+    device.join(&mut keyring, &invited);
+    let (mut statement, ..) =
+        Statement::decode(&device.act(|author| keyring.rotate(author)).unwrap()).unwrap();
+    let Act::Rotate(epoch) = &mut statement.act else { unreachable!() };
+    epoch.previous.iter_mut().for_each(|byte| *byte = !*byte);
+    for (id, wrapped) in &mut epoch.wraps {
+        if *id == creator.id() {
+            wrapped.iter_mut().for_each(|byte| *byte = !*byte);
+        }
+    }
+    keyring.extend(&statement.sign(&device.secret).unwrap()).unwrap();
+    assert_eq!(creator.epochs(&keyring), [1]);
+    // It can be told by whoever can, and undone.
+    keyring.extend(&device.act(|author| keyring.rotate(author)).unwrap()).unwrap();
+    assert_eq!(creator.epochs(&keyring), [1, 2, 3]);
+}
+
+/// Who is removed takes along the codes that it made: it knows them.
+#[test]
+fn the_codes_of_a_member_are_found() {
+    let [creator, invited, device, unused, words] = [1, 2, 3, 4, 5].map(Party::new);
+    let mut keyring = creator.create();
+    creator.invite(&mut keyring, &invited, true);
+    device.join(&mut keyring, &invited);
+    device.invite(&mut keyring, &unused, true);
+    let recovery =
+        device.act(|author| keyring.invite(author, &words.secret, MemberKind::Recovery, "words", true));
+    keyring.extend(&recovery.unwrap()).unwrap();
+    assert_eq!(keyring.codes_of(&[device.id()]), [unused.id(), words.id()]);
+    assert_eq!(keyring.codes_of(&[creator.id()]), [], "the invitation was used");
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -335,7 +335,13 @@ impl<'a> Arriving<'a> {
         let mut history = Reader::new(entry.history);
         let head = reader.head(&mut history)?;
         if !entry.body.is_empty() {
-            RecordView::parse(entry.body)?.iter().try_for_each(|(field, _)| self.learn(field))?;
+            for (field, _) in RecordView::parse(entry.body)?.iter() {
+                self.learn(field)?;
+                if self.tag(field).is_ok() {
+                    // A body holds what is readable: nobody has sealed this under its name.
+                    return Err(Failure::Seal(SealError::Tampered));
+                }
+            }
         }
         if head.uniform && !head.sealed && !self.twofold {
             history.finish()?;

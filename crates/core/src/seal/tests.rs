@@ -341,6 +341,28 @@ fn a_readable_value_in_the_place_of_a_sealed_one_is_not_taken() {
     assert!(arrived.data.is_empty());
 }
 
+/// The names that sealed fields have are no secret to a hub: a readable value under one is sealed by nobody.
+#[test]
+fn a_readable_value_under_a_sealed_name_is_not_taken() {
+    let sealer = sealer();
+    let sealed_name = |name: &str| Arc::<str>::from(keys(1).seal_name(name).unwrap().1);
+    let mut forged = batch(&two_records());
+    for (_, name) in &mut forged.names.fields {
+        *name = sealed_name(name);
+    }
+    let mut arrived = incoming(&forged);
+    let unopened = sealer.open_batch(&mut arrived).unwrap();
+    assert!(unopened.iter().all(|unopened| unopened.reason == SealError::Tampered), "{unopened:?}");
+    assert_eq!((unopened.len(), arrived.data.len()), (2, 0));
+    // Beside what is sealed as well.
+    let mut forged = sealer.seal_batch(&batch(&two_records()), true).unwrap();
+    assert_eq!(&*forged.names.fields[2].1, "c");
+    forged.names.fields[2].1 = sealed_name("salary");
+    let mut arrived = incoming(&forged);
+    assert_eq!(sealer.open_batch(&mut arrived).unwrap().len(), 2);
+    assert!(arrived.data.is_empty());
+}
+
 #[test]
 fn names_are_sealed_the_same_way_and_open_in_their_database_only() {
     let keys = keys(1);

@@ -6,7 +6,8 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use blazedb::{
-    Database, Encryption, Keyring, KeyringError, LinkState, LinkStatus, MemberId, Store, StoreError, SyncMode,
+    Database, Encryption, Keyring, KeyringError, LinkState, LinkStatus, Member, MemberId, MemberKind, Store,
+    StoreError, SyncMode,
 };
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -85,6 +86,13 @@ pub(super) async fn change(
         caught_up(&api, &db).await;
     }
     let node_name = api.node.spec().node.name.clone();
+    let gone = match &act {
+        KeyAct::Remove { members } => {
+            let ring = store.keyring();
+            members.iter().map(|text| find_member(&ring, text)).collect::<Result<Vec<_>, _>>()?
+        }
+        _ => Vec::new(),
+    };
     let mut answer = blocking(move || carry_out(&store, act, policy, &node_name)).await?;
     // What was said is for the others as well; and who joins needs the keyring.
     let done = match api.mode {
@@ -94,7 +102,23 @@ pub(super) async fn change(
         _ if creates => settled(&api, &db, database.store(), wait).await?,
         _ => heard(&api, &db, database.store(), wait).await,
     };
+    let ring = database.store().keyring();
+    if gone.iter().any(|id| ring.as_ref().is_some_and(|ring| ring.member(id).is_some())) {
+        // Others said something at the same time.
+        return Err(ApiError::new(
+            ApiCode::Conflict,
+            "the removal was overtaken by another change of the keyring",
+        )
+        .with_hint("look at `blazedb key members`, and remove again"));
+    }
     if let Some(object) = answer.as_object_mut() {
+        if !gone.is_empty() {
+            let stays =
+                |member: &Member| matches!(member.kind, MemberKind::Recovery | MemberKind::Passphrase);
+            let open =
+                ring.iter().flat_map(|ring| ring.members()).filter(|(_, member)| stays(member)).count();
+            object.insert("codes_left".to_owned(), open.into());
+        }
         object.insert("pending".to_owned(), (!done).into());
         if creates {
             let settled = database.store().keyring().is_none_or(|ring| ring.unsettled().is_none());
@@ -301,6 +325,7 @@ fn describe(database: &Database, policy: Option<&Encryption>) -> Result<Json, Ap
         "statements": keyring.head().count,
         "encryption": encryption(keyring.rule()),
         "settled": keyring.unsettled().is_none(),
+        "lost": store.lost_keyring_change()?,
         "member": own.filter(|id| keyring.member(id).is_some()).map(|id| id.to_string()),
         "members": members,
         "unopened": unopened,
