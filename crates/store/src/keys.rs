@@ -253,7 +253,7 @@ impl Store {
         let bytes = self.random()?.as_bytes().first_chunk().copied().unwrap_or_default();
         let (code, text) = Code::invitation(bytes);
         self.say(|keyring, author| {
-            keyring.invite(author, &code.member(), MemberKind::Invitation, name, history)
+            keyring.invite(author, &code.member(), MemberKind::Invitation, name, history, self.keys().agreed)
         })?;
         Ok(text)
     }
@@ -265,7 +265,7 @@ impl Store {
     pub fn make_recovery_phrase(&self) -> Result<String, StoreError> {
         let (code, words) = Code::recovery(*self.random()?.as_bytes())?;
         self.say(|keyring, author| {
-            keyring.invite(author, &code.member(), MemberKind::Recovery, "recovery", true)
+            keyring.invite(author, &code.member(), MemberKind::Recovery, "recovery", true, self.keys().agreed)
         })?;
         Ok(words)
     }

@@ -57,7 +57,8 @@ impl Keyring {
     }
 
     /// Makes whoever has `invited` a member. Without `history` it begins a new epoch, so that only what is written
-    /// from now on can be read.
+    /// from now on can be read. So many statements are `agreed`: others have them too, and whoever comes with `invited` has to be
+    /// shown them.
     ///
     /// # Errors
     /// [`KeyringError::NotMember`], or if the author has no history to give.
@@ -68,10 +69,11 @@ impl Keyring {
         kind: MemberKind,
         name: &str,
         history: bool,
+        agreed: u64,
     ) -> Result<Vec<u8>, KeyringError> {
         let unlocked = self.unlock(author.secret)?;
         let member = invited.member(kind, name, history).ok_or(KeyringError::NotMember)?;
-        self.invite_member(author, &unlocked, member, root_proof(invited, &self.root()))
+        self.invite_member(author, &unlocked, member, root_proof(invited, &self.hash_at(agreed)))
     }
 
     fn invite_member(
@@ -131,7 +133,8 @@ impl Keyring {
         // The passphrase's member made the keyring itself.
         let made_it = Statement::decode(self.statements(0).first().map_or(&[], |first| first))
             .is_ok_and(|(first, ..)| first.author == id);
-        if made_it || self.root_proof(&id) == Some(root_proof(code, &self.root())) {
+        let proof = self.root_proof(&id);
+        if made_it || self.hashes().iter().any(|hash| proof == Some(root_proof(code, hash))) {
             Ok(id)
         } else {
             Err(KeyringError::ForeignRoot)

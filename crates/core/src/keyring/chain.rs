@@ -288,6 +288,16 @@ impl Keyring {
         self.hashes.first().copied().unwrap_or_default()
     }
 
+    /// The hash of the last of so many statements; of none, of the first.
+    pub(super) fn hash_at(&self, count: u64) -> StatementHash {
+        let last = usize::try_from(count.saturating_sub(1)).ok();
+        last.and_then(|last| self.hashes.get(last)).copied().unwrap_or_else(|| self.root())
+    }
+
+    pub(super) fn hashes(&self) -> &[StatementHash] {
+        &self.hashes
+    }
+
     /// The statements, from the one with this number on.
     #[must_use]
     pub fn statements(&self, from: usize) -> &[Arc<[u8]>] {

@@ -109,6 +109,23 @@ pub fn retired_tag(parent: &StatementHash, name: &str) -> [u8; 16] {
     hash.finalize().first_chunk().copied().unwrap_or_default()
 }
 
+impl Act {
+    /// What it is, in one word.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Invite { .. } => "invite",
+            Self::Join { .. } => "join",
+            Self::Remove { .. } => "remove",
+            Self::Rotate(_) => "rotate",
+            Self::Rule(_) => "rule",
+            Self::Settled { .. } => "settled",
+            Self::Dictionary { .. } => "dictionary",
+        }
+    }
+}
+
 impl Statement {
     /// The statement as bytes, signed.
     ///

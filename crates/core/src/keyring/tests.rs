@@ -33,7 +33,7 @@ impl Party {
 
     fn invite(&self, keyring: &mut Keyring, code: &Party, history: bool) {
         let invited = &code.secret;
-        let statement = self.act(|a| keyring.invite(a, invited, MemberKind::Invitation, "new", history));
+        let statement = self.act(|a| keyring.invite(a, invited, MemberKind::Invitation, "new", history, 1));
         keyring.extend(&statement.unwrap()).unwrap();
     }
 
@@ -112,7 +112,7 @@ fn history_is_given_or_not() {
     assert_eq!(creator.epochs(&keyring), [1, 2, 3, 4, 5]);
     // It can't give what it does not have.
     let code = Party::new(6);
-    assert!(without.act(|a| keyring.invite(a, &code.secret, MemberKind::Invitation, "x", true)).is_err());
+    assert!(without.act(|a| keyring.invite(a, &code.secret, MemberKind::Invitation, "x", true, 1)).is_err());
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_recovery_phrase_and_a_passphrase_let_devices_in_again_and_again() {
     let mut keyring = creator.create();
     let (phrase, _) = Code::recovery([8; 32]).unwrap();
     let statement =
-        creator.act(|a| keyring.invite(a, &phrase.member(), MemberKind::Recovery, "recovery", true));
+        creator.act(|a| keyring.invite(a, &phrase.member(), MemberKind::Recovery, "recovery", true, 1));
     keyring.extend(&statement.unwrap()).unwrap();
     keyring.extend(&creator.act(|a| keyring.remove(a, &[creator.id()])).unwrap()).unwrap();
     let code = Party { secret: phrase.member(), ..Party::new(9) };
@@ -237,6 +237,32 @@ fn each_epoch_has_one_dictionary_for_those_who_have_its_key() {
     assert_eq!(dictionaries(&late, &keyring), [2]);
 }
 
+/// A member that was removed, and a hub, may show an invited device the keyring as it was before that: as a member it could put
+/// in the invitation there as well, with the proof that it has seen.
+#[test]
+fn an_invitation_is_good_for_the_keyring_that_its_maker_had_and_not_for_an_older_one() {
+    let [creator, first, removed, code, device] = [1, 2, 3, 4, 5].map(Party::new);
+    let mut keyring = creator.create();
+    creator.invite(&mut keyring, &first, true);
+    removed.join(&mut keyring, &first);
+    let mut older = keyring.clone();
+    keyring.extend(&creator.act(|author| keyring.remove(author, &[removed.id()])).unwrap()).unwrap();
+    let agreed = keyring.head().count;
+    let invites = creator
+        .act(|a| keyring.invite(a, &code.secret, MemberKind::Invitation, "new", true, agreed))
+        .unwrap();
+    keyring.extend(&invites).unwrap();
+    let (statement, ..) = Statement::decode(&invites).unwrap();
+    let Act::Invite { member, root_proof, .. } = statement.act else { unreachable!() };
+    let copied = removed.act(|author| {
+        older.remake(author, Act::Invite { member, root_proof, keys: Keys::Current(Vec::new()) })
+    });
+    older.extend(&copied.unwrap()).unwrap();
+    let joins = |keyring: &Keyring| code.act(|author| keyring.join(author, &device.secret, "joined"));
+    assert_eq!(joins(&older), Err(KeyringError::ForeignRoot));
+    assert!(joins(&keyring).is_ok());
+}
+
 /// Whoever comes after such an epoch would never read what was before.
 #[test]
 fn who_has_no_history_begins_no_epoch() {
@@ -249,7 +275,7 @@ fn who_has_no_history_begins_no_epoch() {
     let next = late.act(|author| keyring.remove(author, &[creator.id()])).unwrap();
     assert!(matches!(keyring.extend(&next), Err(KeyringError::Contradiction(_))));
     let invites =
-        late.act(|author| keyring.invite(author, &other.secret, MemberKind::Invitation, "new", false));
+        late.act(|author| keyring.invite(author, &other.secret, MemberKind::Invitation, "new", false, 1));
     assert!(matches!(keyring.extend(&invites.unwrap()), Err(KeyringError::Contradiction(_))));
     keyring.extend(&creator.act(|author| keyring.rotate(author)).unwrap()).unwrap();
     assert_eq!(creator.epochs(&keyring), [1, 2, 3]);
@@ -287,7 +313,7 @@ fn the_codes_of_a_member_are_found() {
     device.join(&mut keyring, &invited);
     device.invite(&mut keyring, &unused, true);
     let recovery =
-        device.act(|author| keyring.invite(author, &words.secret, MemberKind::Recovery, "words", true));
+        device.act(|author| keyring.invite(author, &words.secret, MemberKind::Recovery, "words", true, 1));
     keyring.extend(&recovery.unwrap()).unwrap();
     assert_eq!(keyring.codes_of(&[device.id()]), [unused.id(), words.id()]);
     assert_eq!(keyring.codes_of(&[creator.id()]), [], "the invitation was used");
@@ -306,8 +332,9 @@ fn vector_chain() -> (Keyring, Vec<(u8, MemberSecret)>) {
     keyring.extend(&device.act(|author| keyring.rotate(author)).unwrap()).unwrap();
     creator.invite(&mut keyring, &without, false);
     late.join(&mut keyring, &without);
-    let recovery = creator
-        .act(|author| keyring.invite(author, &words.secret, MemberKind::Recovery, "recovery phrase", true));
+    let recovery = creator.act(|author| {
+        keyring.invite(author, &words.secret, MemberKind::Recovery, "recovery phrase", true, 1)
+    });
     keyring.extend(&recovery.unwrap()).unwrap();
     let list = EncryptionSpec::Seal(vec!["salary".to_owned()]);
     keyring.extend(&creator.act(|author| keyring.set_rule(author, list)).unwrap()).unwrap();

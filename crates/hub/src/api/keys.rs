@@ -9,6 +9,7 @@ use blazedb::{
     Database, Encryption, Keyring, KeyringError, LinkState, LinkStatus, Member, MemberId, MemberKind, Store,
     StoreError, SyncMode,
 };
+use blazedb_core::keyring::Statement;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
@@ -329,8 +330,20 @@ fn describe(database: &Database, policy: Option<&Encryption>) -> Result<Json, Ap
         "member": own.filter(|id| keyring.member(id).is_some()).map(|id| id.to_string()),
         "members": members,
         "unopened": unopened,
+        "log": said(&keyring),
         "ready": policy.map(|policy| store.ready_for(policy).err().unwrap_or_else(|| "yes".to_owned())),
     }))
+}
+
+/// Who said what, and when by their own clocks.
+fn said(keyring: &Keyring) -> Vec<Json> {
+    let statements = keyring.statements(0).iter();
+    let known = statements.filter_map(|statement| Some(Statement::decode(statement).ok()?.0));
+    known
+        .map(|statement| {
+            json!({ "act": statement.act.as_str(), "by": statement.author.to_string(), "at": statement.at_ms })
+        })
+        .collect()
 }
 
 fn encryption(rule: &Encryption) -> Json {
