@@ -242,8 +242,7 @@ impl Store {
         };
         let store = Self { inner: Arc::new(inner) };
         store.recover()?;
-        store.say_again()?;
-        Ok(store)
+        store.say_again().map(|()| store)
     }
 
     /// The file.

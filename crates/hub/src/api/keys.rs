@@ -87,13 +87,7 @@ pub(super) async fn change(
         caught_up(&api, &db).await;
     }
     let node_name = api.node.spec().node.name.clone();
-    let gone = match &act {
-        KeyAct::Remove { members } => {
-            let ring = store.keyring();
-            members.iter().map(|text| find_member(&ring, text)).collect::<Result<Vec<_>, _>>()?
-        }
-        _ => Vec::new(),
-    };
+    let gone = to_remove(&store, &act)?;
     let mut answer = blocking(move || carry_out(&store, act, policy, &node_name)).await?;
     // What was said is for the others as well; and who joins needs the keyring.
     let done = match api.mode {
@@ -103,23 +97,9 @@ pub(super) async fn change(
         _ if creates => settled(&api, &db, database.store(), wait).await?,
         _ => heard(&api, &db, database.store(), wait).await,
     };
-    let ring = database.store().keyring();
-    if gone.iter().any(|id| ring.as_ref().is_some_and(|ring| ring.member(id).is_some())) {
-        // Others said something at the same time.
-        return Err(ApiError::new(
-            ApiCode::Conflict,
-            "the removal was overtaken by another change of the keyring",
-        )
-        .with_hint("look at `blazedb key members`, and remove again"));
-    }
+    let codes_left = removed(database.store(), &gone)?;
     if let Some(object) = answer.as_object_mut() {
-        if !gone.is_empty() {
-            let stays =
-                |member: &Member| matches!(member.kind, MemberKind::Recovery | MemberKind::Passphrase);
-            let open =
-                ring.iter().flat_map(|ring| ring.members()).filter(|(_, member)| stays(member)).count();
-            object.insert("codes_left".to_owned(), open.into());
-        }
+        codes_left.into_iter().for_each(|left| drop(object.insert("codes_left".to_owned(), left.into())));
         object.insert("pending".to_owned(), (!done).into());
         if creates {
             let settled = database.store().keyring().is_none_or(|ring| ring.unsettled().is_none());
@@ -135,6 +115,26 @@ pub(super) async fn change(
         }
     }
     Ok(axum::Json(answer).into_response())
+}
+
+/// Whom a change removes.
+fn to_remove(store: &Store, act: &KeyAct) -> Result<Vec<MemberId>, ApiError> {
+    let KeyAct::Remove { members } = act else { return Ok(Vec::new()) };
+    let ring = store.keyring();
+    members.iter().map(|text| find_member(&ring, text)).collect()
+}
+
+/// Whether these members are gone; and how many phrases are left that somebody may join with again.
+fn removed(store: &Store, gone: &[MemberId]) -> Result<Option<usize>, ApiError> {
+    let Some(ring) = store.keyring().filter(|_| !gone.is_empty()) else { return Ok(None) };
+    if gone.iter().any(|id| ring.member(id).is_some()) {
+        // Others said something at the same time.
+        let problem = "the removal was overtaken by another change of the keyring";
+        let hint = "look at `blazedb key members`, and remove again";
+        return Err(ApiError::new(ApiCode::Conflict, problem).with_hint(hint));
+    }
+    let stays = |member: &Member| matches!(member.kind, MemberKind::Recovery | MemberKind::Passphrase);
+    Ok(Some(ring.members().filter(|(_, member)| stays(member)).count()))
 }
 
 /// Makes the change in the file, and answers what only the asker is told.
@@ -168,8 +168,9 @@ fn carry_out(store: &Store, act: KeyAct, policy: Encryption, node_name: &str) ->
             json!({})
         }
         KeyAct::Remove { members } => {
-            let gone = members.iter().map(|text| find_member(&store.keyring(), text));
-            store.remove_members(&gone.collect::<Result<Vec<_>, _>>()?)?;
+            let ring = store.keyring();
+            let gone: Result<Vec<_>, _> = members.iter().map(|text| find_member(&ring, text)).collect();
+            store.remove_members(&gone?)?;
             json!({})
         }
         KeyAct::Rule {} => json!({}),
