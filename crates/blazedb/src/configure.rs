@@ -263,13 +263,18 @@ impl Topology {
             let own = state.links.iter().filter(|(_, held)| held.link.is_of(&node));
             own.map(|(id, held)| (*id, held.link.terms().clone())).collect()
         };
-        let changed = links.into_iter().map(|(id, Terms { policy, pins })| {
+        let change = |policy| {
             let policy = change(policy);
             check_mode(&policy)
                 .map_err(|problem| TopologyError::Contradiction(node.name().to_owned(), problem))?;
-            Ok((id, Terms { policy, pins }))
-        });
+            Ok(policy)
+        };
+        let changed = links
+            .into_iter()
+            .map(|(id, Terms { policy, pins })| Ok((id, Terms { policy: change(policy)?, pins })));
         let changed = changed.collect::<Result<Vec<_>, TopologyError>>()?;
+        // First: links to peers that are found follow what is looked for.
+        self.peers.reconfigure(node, change)?;
         changed.into_iter().try_for_each(|(id, terms)| self.core.change(id, terms))
     }
 
@@ -362,6 +367,7 @@ impl Topology {
     /// [`TopologyError::Unknown`].
     pub async fn unregister(&self, database: impl Registered) -> Result<(), TopologyError> {
         let node = self.node_of(&database)?;
+        self.peers.forget(node);
         let links: Vec<LinkId> = {
             let mut state = self.state();
             state.databases.remove(&node);

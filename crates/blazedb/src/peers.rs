@@ -50,7 +50,7 @@ pub trait Doorman: Send + Sync {
     /// Whether a token of this node may be shown to whoever announces itself so, before anything else is known of it.
     fn may_show(&self, token: &Token, to: &Announcement) -> bool;
 
-    /// The open session of a node's database `from` with this node's `database`.
+    /// The open session of a node's database `from` with this node's `database`, if all that comes over it is taken.
     fn session(&self, node: NodeId, from: &str, database: &str) -> Option<Arc<SessionReport>>;
 }
 
@@ -136,11 +136,25 @@ impl Topology {
     /// # Errors
     /// [`TopologyError::Unknown`].
     pub async fn leave_peers(&self, database: impl Registered) -> Result<(), TopologyError> {
+        self.leave_peers_but(database, &[]).await
+    }
+
+    /// [`Topology::leave_peers`] but for those that offer a database of one of these names.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unknown`].
+    pub async fn leave_peers_but(
+        &self,
+        database: impl Registered,
+        remotes: &[&str],
+    ) -> Result<(), TopologyError> {
         let node = self.node_of(&database)?;
-        self.peers.inner().seekers.retain(|seeker| seeker.node != node);
+        let stays = |remote: &str| remotes.contains(&remote);
+        self.peers.inner().seekers.retain(|seeker| seeker.node != node || stays(seeker.remote.as_str()));
         let found: Vec<LinkId> = {
             let state = self.state();
-            let found = state.links.iter().filter(|(_, held)| held.link.is_of(&node) && held.is_found());
+            let own = state.links.iter().filter(|(_, held)| held.link.is_of(&node) && held.is_found());
+            let found = own.filter(|(_, held)| !stays(&held.link.config.remote_database));
             found.map(|(id, _)| *id).collect()
         };
         for id in found {
@@ -191,6 +205,25 @@ impl Topology {
 impl Peers {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A database is gone: it looks for nobody any more.
+    pub(crate) fn forget(&self, node: DatabaseNode) {
+        self.inner().seekers.retain(|seeker| seeker.node != node);
+    }
+
+    /// Has what a database looks for be as `change` says, also for those that are found from now on.
+    pub(crate) fn reconfigure(
+        &self,
+        node: DatabaseNode,
+        change: impl Fn(SyncPolicy) -> Result<SyncPolicy, TopologyError>,
+    ) -> Result<(), TopologyError> {
+        let mut inner = self.inner();
+        let own = inner.seekers.iter_mut().filter(|seeker| seeker.node == node);
+        let changed = own.map(|seeker| Ok((change(seeker.policy.clone())?, seeker)));
+        let changed = changed.collect::<Result<Vec<_>, TopologyError>>()?;
+        changed.into_iter().for_each(|(policy, seeker)| seeker.policy = policy);
+        Ok(())
     }
 
     /// Leaves the local network.
@@ -310,7 +343,16 @@ fn doubled(state: &State, link: &Link, is_found: bool, peer: NodeId) -> bool {
                 && other.link.config.remote_database == link.config.remote_database
                 && other.link.met() == Some(peer)
                 && other.link.works()
+                && carries(&other.link, link)
         })
+}
+
+/// Whether a link's open session carries what another link of the same database to the same node asks for.
+fn carries(one: &Link, other: &Link) -> bool {
+    let (wanted, there) = (other.terms().policy.clone(), one.terms().policy.clone());
+    let ways = wanted.mode.direction();
+    let agreed = one.report.agreed().is_some_and(|agreed| agreed.direction.and(ways) == ways);
+    agreed && there.request() == wanted.request()
 }
 
 /// Whether a client's session carries all that there is, both ways.

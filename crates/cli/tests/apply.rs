@@ -343,3 +343,28 @@ fn the_plan_says_exactly_what_another_hub_is_sent_and_that_one_is_not_there() {
     assert!(plan[0]["unasked"].as_str().unwrap().contains(&world.address), "{plan:?}");
     assert!(world.device.ok(&["apply", "--dry-run"]).contains("was not asked"));
 }
+
+/// A database that is opened anew keeps what it is related to, and is searched as the file now says.
+#[test]
+fn a_database_that_is_opened_anew_keeps_its_relations_and_is_searched_in_new_fields() {
+    let dir = tempfile::tempdir().unwrap();
+    let declared = |search: &str| {
+        format!(
+            "[node]\nname = 'node'\ndata = 'data'\n[databases.bugs]\nplaintext = true\nsearch = [{search}]\n\
+             [databases.comments]\nplaintext = true\n\
+             relations = {{ bug = {{ to = 'bugs', on_delete = 'restrict' }} }}\n"
+        )
+    };
+    let place = Place::new(dir.path(), "node", "");
+    let declare = |search: &str| std::fs::write(place.0.join("blazedb.toml"), declared(search)).unwrap();
+    declare("'title'");
+    let (_node, _) = place.up();
+    let bug = place.ok(&["insert", "bugs", r#"{"title":"crash","body":"late at night"}"#]);
+    place.ok(&["insert", "comments", &format!(r#"{{"bug":"{bug}"}}"#)]);
+    place.fails(&["delete", "bugs", &bug], 1);
+    declare("'title', 'body'");
+    place.ok(&["apply"]);
+    assert!(place.ok(&["search", "bugs", "night"]).contains(&bug));
+    place.fails(&["delete", "bugs", &bug], 1);
+    assert_eq!(place.ok(&["query", "bugs", "--count"]), "1");
+}

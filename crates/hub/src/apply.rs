@@ -82,15 +82,37 @@ impl Node {
             })?;
             tracing::info!(%action, "applied");
             self.state_mut().actual.done(action);
-            if matches!(action, Action::Seek(..) | Action::Serve(..))
+            if matches!(action, Action::Seek(..) | Action::Serve(..) | Action::CloseDatabase(..))
                 && self.listener().is_some()
                 && let Err(error) = self.announce()
             {
                 tracing::warn!(%error, "peers on the local network were not told");
             }
         }
-        self.state_mut().spec = std::sync::Arc::new(desired);
+        let before = std::mem::replace(&mut self.state_mut().spec, std::sync::Arc::new(desired));
+        self.relate_anew(&before, steps);
         Ok(())
+    }
+
+    /// Relations hold between open databases: those of what was opened anew, and those that are declared in another way.
+    fn relate_anew(&self, before: &TopologySpec, steps: &[Step]) {
+        let opened = |name: &topology::DatabaseName| {
+            steps.iter().any(|step| matches!(&step.action, Action::OpenDatabase(opened, _) if opened == name))
+        };
+        for (name, spec) in &self.spec().databases {
+            let known = before.databases.iter().find(|(known, _)| *known == name).map(|(_, spec)| spec);
+            for (field, relation) in &spec.relations {
+                let same = known.is_some_and(|known| known.relations.get(field) == Some(relation));
+                let ends = self.database(name.as_str()).zip(self.database(relation.to.as_str()));
+                let Some((child, parent)) = ends.filter(|_| !same || opened(name) || opened(&relation.to))
+                else {
+                    continue;
+                };
+                if let Err(error) = self.topology().relate(&child, field, &parent, relation.on_delete) {
+                    tracing::error!(%error, database = %name, field, "the relation is not kept");
+                }
+            }
+        }
     }
 
     /// Asks the other sides of links that are to be opened, or to push from now on, what they have already, all at once.
@@ -146,12 +168,17 @@ impl Node {
         match action {
             Action::CloseLink { database, link } => self.close_link(database.as_str(), link).await,
             Action::CloseDatabase(name) => self.close_database(name.as_str()).await,
-            Action::OpenDatabase(name, file) => self.reopen(name.as_str(), file).await,
+            Action::OpenDatabase(name, file) => {
+                self.reopen(name.as_str(), file).await?;
+                match self.database(name.as_str()) {
+                    Some(database) => index(name.as_str(), database, Vec::new(), file.search.clone()).await,
+                    None => Ok(()),
+                }
+            }
             Action::Index(name, fields) => match self.database(name.as_str()) {
                 Some(database) => {
-                    let spec = self.spec();
-                    let search = spec.databases.iter().find(|(declared, _)| *declared == name);
-                    let search = search.map(|(_, spec)| spec.search.clone()).unwrap_or_default();
+                    let actual = self.state().actual.databases.clone();
+                    let search = actual.get(name).map(|held| held.file.search.clone()).unwrap_or_default();
                     index(name.as_str(), database, fields.clone(), search).await
                 }
                 None => Ok(()),

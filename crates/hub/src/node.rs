@@ -326,9 +326,8 @@ impl Node {
     pub(crate) async fn seek(&self, name: &str, seeks: &[SyncSpec]) -> Result<(), NodeError> {
         let found = self.state().databases.get(name).map(|(registered, _)| *registered);
         let registered = found.ok_or_else(|| TopologyError::Unknown(name.to_owned()))?;
-        if seeks.is_empty() {
-            self.topology.leave_peers(registered).await?;
-        }
+        let remotes: Vec<&str> = seeks.iter().map(|sync| sync.remote.as_str()).collect();
+        self.topology.leave_peers_but(registered, &remotes).await?;
         for sync in seeks {
             let (_, policy) = found_terms(name, sync)?;
             self.topology.seek_peers(registered, sync.remote.as_str(), policy)?;

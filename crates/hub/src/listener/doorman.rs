@@ -48,6 +48,8 @@ impl Doorman for AtTheDoor {
     }
 
     fn session(&self, node: NodeId, from: &str, database: &str) -> Option<Arc<SessionReport>> {
+        // What it brings is judged where there are rules, and what a link of this node's own brings is not.
+        self.served(database).filter(|served| served.access.is_public())?;
         let key = SessionKey { node, from: from.to_owned(), database: database.to_owned() };
         self.0.sessions.live(&key)
     }
