@@ -1,5 +1,6 @@
 //! Extending the keyring: by what a peer sends and by what this device says, also where both went on at once.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use blazedb_core::blazebinary::varint::{Reader, write_prefixed};
@@ -82,7 +83,13 @@ impl Store {
 
     /// Says again what others overtook, if anything waits for that.
     pub(crate) fn say_again(&self) -> Result<(), StoreError> {
-        let again: Option<Vec<u8>> = self.read(|db| meta(db, AGAIN).map_err(|error| self.sqlite(error)))?;
+        let again: Option<Vec<u8>> = {
+            // Through the connection that is there: an idle file keeps no other.
+            let mut slot = self.writer_slot();
+            let writer = self.awake(&mut slot)?;
+            self.inner.retiring.store(!Retiring::load(&writer.db)?.is_empty(), Ordering::Relaxed);
+            meta(&writer.db, AGAIN).map_err(|error| self.sqlite(error))?
+        };
         let Some(again) = again else { return Ok(()) };
         let mut reader = Reader::new(&again);
         while !reader.is_empty() {

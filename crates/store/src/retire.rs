@@ -102,7 +102,7 @@ impl Retiring {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.readable.is_empty() && self.sealed.is_empty()
     }
 
