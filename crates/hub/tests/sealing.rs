@@ -488,12 +488,7 @@ async fn a_running_database_is_sealed_in_place_and_opened_again() {
     // `b` is away while `a` switches, and has changes of its own.
     b.topology.shutdown().await;
     let late = b.bugs.insert(record! { "MARKERname" => "MARKER-late" }).unwrap();
-    a.bugs.store().set_seal_rule(e2e()).unwrap();
-    a.topology.shutdown().await;
-    a.link(&hub, e2e()).await;
-    a.sync().await;
-    a.bugs.store().settle_seal_rule().unwrap();
-    a.sync().await;
+    change_rule(&hub, &a, e2e()).await;
     wait("the hub has dropped it", || hub.bugs.store().needs_scrub()).await;
     b.link(&hub, e2e()).await;
     converge(&[&a, &b]).await;
@@ -517,15 +512,20 @@ async fn a_running_database_is_sealed_in_place_and_opened_again() {
     converge(&[&a, &b]).await;
 }
 
+/// A member says what is sealed from now on, while its link is open, sends all of it anew, and says that it is done.
+async fn change_rule(hub: &Hub, member: &Device, rule: Encryption) {
+    member.bugs.store().set_seal_rule(rule.clone()).unwrap();
+    member.topology.shutdown().await;
+    member.link(hub, rule).await;
+    member.sync().await;
+    member.bugs.store().settle_seal_rule().unwrap();
+    member.sync().await;
+}
+
 /// What two members have sealed is sent readable again.
 async fn open_again(hub: &Hub, a: &Device, b: &Device) {
-    a.topology.shutdown().await;
     b.topology.shutdown().await;
-    a.bugs.store().set_seal_rule(Encryption::SmartProxy).unwrap();
-    a.link(hub, Encryption::SmartProxy).await;
-    a.sync().await;
-    a.bugs.store().settle_seal_rule().unwrap();
-    a.sync().await;
+    change_rule(hub, a, Encryption::SmartProxy).await;
     b.link(hub, Encryption::SmartProxy).await;
     converge(&[a, b]).await;
     wait("the hub reads again", || export(&hub.bugs) == export(&a.bugs)).await;
@@ -862,12 +862,7 @@ async fn what_several_have_written_is_sealed_in_place_under_rules() {
     let joined = |device: &Device| device.bugs.store().keyring().unwrap().head().count == 3;
     wait("a knows b", || joined(&a)).await;
     b.topology.shutdown().await;
-    a.bugs.store().set_seal_rule(e2e()).unwrap();
-    a.topology.shutdown().await;
-    a.link(&hub, e2e()).await;
-    a.sync().await;
-    a.bugs.store().settle_seal_rule().unwrap();
-    a.sync().await;
+    change_rule(&hub, &a, e2e()).await;
     b.link(&hub, e2e()).await;
     converge(&[&a, &b]).await;
     for device in [&a, &b] {

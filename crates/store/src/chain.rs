@@ -1,6 +1,5 @@
 //! Extending the keyring: by what a peer sends and by what this device says, also where both went on at once.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use blazedb_core::blazebinary::varint::{Reader, write_prefixed};
@@ -10,6 +9,7 @@ use blazedb_core::keyring::{
 use blazedb_core::limits::MAX_MESSAGE_BYTES;
 use blazedb_core::topology::EncryptionSpec;
 use blazedb_sqlite::rusqlite::params;
+use blazedb_sqlite::rusqlite::types::FromSql;
 
 use crate::error::StoreError;
 use crate::keys::{AGREED, JOINED_WITH, Keys, Origin, secret_of};
@@ -21,6 +21,8 @@ use crate::store::{Store, Writer, lock};
 const AGAIN: &str = "keyring_again";
 /// `meta`: why one could not be.
 const LOST: &str = "keyring_lost";
+/// `meta`: everything is to be sent anew, in another form.
+const RESEND: &str = "keyring_resend";
 
 impl Store {
     /// Adds statements of a peer, or of this device, to the keyring. Those that are known are passed over.
@@ -67,7 +69,7 @@ impl Store {
         new.agreed = new.keyring.as_ref().map_or(0, |ring| ring.head().count);
         new.unlock()?;
         new.generation += 1;
-        self.commit(|writer| {
+        let resends = self.commit(|writer| {
             let sqlite = |error| self.sqlite(error);
             writer.db.execute("DELETE FROM keyring", []).map_err(sqlite)?;
             self.keep_statements(writer, new.keyring.as_ref().map_or(&[][..], |ring| ring.statements(0)))?;
@@ -77,19 +79,32 @@ impl Store {
             self.after_change(writer, &new, &before)
         })?;
         self.publish_keys(new);
+        if resends {
+            self.resend()?;
+        }
         drop(turn);
         self.say_again()
     }
 
+    /// Does what a change of the keyring has left to do, if the file was closed before it was done.
+    pub(crate) fn finish_changing_keys(&self) -> Result<(), StoreError> {
+        let resends: Option<i64> = self.waiting(RESEND)?;
+        if resends.is_some() {
+            self.resend()?;
+        }
+        self.say_again()
+    }
+
+    /// What `meta` says, through the connection that is there: an idle file keeps no other.
+    fn waiting<T: FromSql>(&self, key: &str) -> Result<Option<T>, StoreError> {
+        let mut slot = self.writer_slot();
+        let writer = self.awake(&mut slot)?;
+        meta(&writer.db, key).map_err(|error| self.sqlite(error))
+    }
+
     /// Says again what others overtook, if anything waits for that.
-    pub(crate) fn say_again(&self) -> Result<(), StoreError> {
-        let again: Option<Vec<u8>> = {
-            // Through the connection that is there: an idle file keeps no other.
-            let mut slot = self.writer_slot();
-            let writer = self.awake(&mut slot)?;
-            self.inner.retiring.store(!Retiring::load(&writer.db)?.is_empty(), Ordering::Relaxed);
-            meta(&writer.db, AGAIN).map_err(|error| self.sqlite(error))?
-        };
+    fn say_again(&self) -> Result<(), StoreError> {
+        let again: Option<Vec<u8>> = self.waiting(AGAIN)?;
         let Some(again) = again else { return Ok(()) };
         let mut reader = Reader::new(&again);
         while !reader.is_empty() {
@@ -195,7 +210,10 @@ impl Store {
             let mut keys = self.keys();
             let mut ring = keys.keyring.as_deref().cloned();
             let known = ring.as_ref().map_or(0, |ring| ring.statements(0).len());
-            let mut retiring = if keys.is_outsider() { Some(Retiring::load(&writer.db)?) } else { None };
+            let mut retiring = match keys.is_outsider() {
+                true => Some(Retiring::load(&writer.db).map_err(|error| self.sqlite(error))?),
+                false => None,
+            };
             for statement in statements {
                 match &mut ring {
                     Some(ring) if ring.statements(0).contains(statement) => {}
@@ -223,15 +241,18 @@ impl Store {
                 keys.generation += 1;
             }
             keys.unlock()?;
-            self.after_change(writer, &keys, &before)?;
+            let resends = self.after_change(writer, &keys, &before)?;
             self.forget_joined_with(writer, &keys)?;
             if let Some(retiring) = retiring.filter(|retiring| retiring.has_heard) {
                 self.retire(writer, retiring)?;
             }
-            Ok((!new.is_empty()).then_some(keys))
+            Ok((!new.is_empty()).then_some((keys, resends)))
         })?;
-        let Some(keys) = added else { return Ok(()) };
+        let Some((keys, resends)) = added else { return Ok(()) };
         self.publish_keys(keys);
+        if resends {
+            self.resend()?;
+        }
         drop(turn);
         if origin == Origin::Peer && self.waits_to_join()? {
             self.join_now()?;
@@ -239,13 +260,14 @@ impl Store {
         Ok(())
     }
 
-    /// Keys that came let records in that had to be left out; another rule has everything sent anew.
+    /// Keys that came let records in that had to be left out; another rule has everything sent anew. Answers whether that is to
+    /// be done, by [`Store::resend`].
     fn after_change(
         &self,
         writer: &mut Writer,
         keys: &Keys,
         before: &(EncryptionSpec, Vec<u32>),
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let sqlite = |error| self.sqlite(error);
         if keys.epochs() != before.1 {
             let cleared = writer.db.execute("DELETE FROM unopened WHERE keyless=1", []).map_err(sqlite)?;
@@ -254,12 +276,27 @@ impl Store {
                 writer.db.execute("DELETE FROM checkpoints", []).map_err(sqlite)?;
             }
         }
-        if keys.sealer.is_some() && keys.rule() != before.0 {
+        let resends = keys.sealer.is_some() && keys.rule() != before.0;
+        if resends {
+            set_meta(&writer.db, RESEND, 1).map_err(sqlite)?;
+        }
+        Ok(resends)
+    }
+
+    /// Has everything sent anew, if another rule asks for that. Only once the keys are published that follow from the rule: before
+    /// that, it would be sent, and acknowledged, in the form that goes.
+    fn resend(&self) -> Result<(), StoreError> {
+        self.commit(|writer| {
+            let sqlite = |error| self.sqlite(error);
+            if meta::<i64>(&writer.db, RESEND).map_err(sqlite)?.is_none() {
+                return Ok(());
+            }
             let by = writer.next_seq - 1;
             let sql = "UPDATE records SET seq=seq+?, origin=0";
             writer.db.execute(sql, params![by]).map_err(sqlite)?;
             writer.next_seq += by;
-        }
-        Ok(())
+            let done = writer.db.execute("DELETE FROM meta WHERE key=?", [RESEND]);
+            done.map(drop).map_err(sqlite)
+        })
     }
 }

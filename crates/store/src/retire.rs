@@ -28,9 +28,9 @@ const SCRUB: &str = "scrub";
 /// `meta`: what is to go, see [`Retiring`].
 const RETIRING: &str = "retiring";
 
-/// Whether the file says so.
-pub(crate) fn is_to_scrub(db: &Connection) -> rusqlite::Result<bool> {
-    Ok(meta::<i64>(db, SCRUB)?.is_some())
+/// Whether the file is to be scrubbed, and whether something in it waits to go.
+pub(crate) fn waiting_to_go(db: &Connection) -> rusqlite::Result<(bool, bool)> {
+    Ok((meta::<i64>(db, SCRUB)?.is_some(), !Retiring::load(db)?.is_empty()))
 }
 
 /// What is to go as soon as it is there in another form.
@@ -48,9 +48,8 @@ pub(crate) struct Retiring {
 
 impl Retiring {
     /// What the file says.
-    pub(crate) fn load(db: &Connection) -> Result<Self, StoreError> {
-        let sqlite = |error| crate::error::from_sqlite(std::path::Path::new("keyring"), error);
-        let text: Option<String> = meta(db, RETIRING).map_err(sqlite)?;
+    pub(crate) fn load(db: &Connection) -> rusqlite::Result<Self> {
+        let text: Option<String> = meta(db, RETIRING)?;
         let mut lists = text.iter().flat_map(|text| text.split(';')).map(|list| {
             let numbers = list.split(',').filter_map(|number| number.parse().ok());
             numbers.collect::<BTreeSet<FieldNo>>()
@@ -102,7 +101,7 @@ impl Retiring {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.readable.is_empty() && self.sealed.is_empty()
     }
 
@@ -178,12 +177,8 @@ impl Store {
         if !self.inner.retiring.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if self.read(Retiring::load)?.is_empty() {
-            self.inner.retiring.store(false, Ordering::Relaxed);
-            return Ok(());
-        }
         self.commit(|writer| {
-            let retiring = Retiring::load(&writer.db)?;
+            let retiring = Retiring::load(&writer.db).map_err(|error| self.sqlite(error))?;
             self.retire(writer, retiring)
         })
     }

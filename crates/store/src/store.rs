@@ -31,6 +31,7 @@ use crate::pair::Joiner;
 use crate::patience::read_with;
 use crate::reached::Reached;
 use crate::readers::Reading;
+use crate::retire::waiting_to_go;
 use crate::row::RowBuffer;
 use crate::schema::{former_replicas, meta, renew_replica, set_meta};
 use crate::sleep::Slot;
@@ -195,7 +196,7 @@ impl Store {
         let version = check_ours(path, &db)?;
         use_log(&db).map_err(|error| from_sqlite(path, error))?;
         let mut replica = prepare(path, &db, version, &options.new_replica)?;
-        let needs_scrub = crate::retire::is_to_scrub(&db).map_err(|error| from_sqlite(path, error))?;
+        let (needs_scrub, retiring) = waiting_to_go(&db).map_err(|error| from_sqlite(path, error))?;
         let renewed = (options.new_replica)()?;
         let writer =
             Writer::start(db, &options, &mut replica, renewed).map_err(|error| from_sqlite(path, error))?;
@@ -233,7 +234,7 @@ impl Store {
             joining: Mutex::default(),
             changing_keys: Mutex::default(),
             needs_scrub: AtomicBool::new(needs_scrub),
-            retiring: AtomicBool::new(true),
+            retiring: AtomicBool::new(retiring),
             dictionary_tried: AtomicU64::new(0),
             keyring_listeners: Mutex::default(),
             options,
@@ -242,7 +243,7 @@ impl Store {
         };
         let store = Self { inner: Arc::new(inner) };
         store.recover()?;
-        store.say_again().map(|()| store)
+        store.finish_changing_keys().map(|()| store)
     }
 
     /// The file.

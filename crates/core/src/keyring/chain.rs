@@ -82,11 +82,10 @@ impl Keyring {
             salt,
             rule,
             unsettled: None,
-            members: BTreeMap::from([(id, member)]),
+            members: BTreeMap::from([(id, member.clone())]),
             epochs: BTreeMap::new(),
         };
-        let first = keyring.members.values().next().cloned().ok_or(KeyringError::NotAllowed(id))?;
-        keyring.check_epoch(&epoch, &keyring.member_ids(), &first)?;
+        keyring.check_epoch(&epoch, &keyring.member_ids(), &member)?;
         keyring.add_epoch(epoch);
         keyring.push(statement);
         Ok(keyring)
