@@ -397,8 +397,7 @@ fn link_up(
         Some((id, link)) => {
             link.route.lead_to(&sighting.endpoints);
             if link.terms().policy != seeker.policy {
-                let terms =
-                    crate::link::Terms { policy: seeker.policy.clone(), pins: core.pins(Some(sighting.key)) };
+                let terms = Terms { policy: seeker.policy.clone(), pins: core.pins(Some(sighting.key)) };
                 let changed = core.change(id, terms);
                 tracing::debug!(?changed, %peer, "a found peer's link has another policy");
             }
@@ -493,6 +492,61 @@ mod tests {
         assert_eq!(ours.query().count().unwrap(), 5, "what it has itself is taken all the while");
         topology.update_policy(&ours, |policy| policy.respect_rls(false)).await.unwrap();
         until(&["theirs", "ios", "web", "core", "never shown"]).await;
+        topology.shutdown().await;
+    }
+
+    /// What is found from now on, and each look at what was found, goes by what is looked for.
+    #[tokio::test]
+    async fn what_is_reconfigured_holds_for_peers_that_are_found_later_and_who_is_gone_looks_for_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let bugs = Database::open(dir.path().join("bugs"), Password::Plaintext).unwrap();
+        let topology = Topology::new(Identity::generate().unwrap());
+        let node = topology.register(&bugs, "bugs").unwrap();
+        let policy = SyncPolicy::new().pattern("mesh").optional(true);
+        let looks = |remote: &str| Seeker { node, remote: remote.parse().unwrap(), policy: policy.clone() };
+        topology.peers.inner().seekers = vec![looks("bugs"), looks("former")];
+        let sought = || topology.peers.inner().seekers.clone();
+        topology.update_policy(&bugs, |policy| policy.exclude(["salary"])).await.unwrap();
+        assert!(sought().iter().all(|seeker| seeker.policy == policy.clone().exclude(["salary"])));
+        let broken = topology.reconfigure(&bugs, |policy| policy.release_after_ack(true)).await;
+        assert!(matches!(broken, Err(TopologyError::Contradiction(..))), "{broken:?}");
+        assert!(sought().iter().all(|seeker| seeker.policy == policy.clone().exclude(["salary"])));
+        topology.leave_peers_but(&bugs, &["bugs"]).await.unwrap();
+        assert_eq!(sought().iter().map(|seeker| seeker.remote.as_str()).collect::<Vec<_>>(), ["bugs"]);
+        topology.unregister(&bugs).await.unwrap();
+        assert!(sought().is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_found_link_rests_only_where_the_named_one_carries_as_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| Database::open(dir.path().join(name), Password::Plaintext).unwrap();
+        let (ours, theirs) = (open("ours"), open("theirs"));
+        let topology = Topology::new(Identity::generate().unwrap());
+        let there = topology.register(&theirs, "theirs").unwrap();
+        let here = topology.register(&ours, "ours").unwrap();
+        let link = |policy: SyncPolicy, origin: Origin| {
+            let place = (Place::Local(there, theirs.clone()), "theirs".to_owned());
+            let terms = Terms { policy, pins: topology.core.pins(None) };
+            let id = topology.core.hold(here, place, terms, (origin, Arc::default())).unwrap();
+            Arc::clone(&topology.state().links[&id].link)
+        };
+        let peer = Identity::generate().unwrap().node_id();
+        let found = link(SyncPolicy::new().pattern("mesh"), Origin::Found(peer));
+        let filter = || Filter::parse("n > 1").unwrap();
+        for (policy, enough) in [
+            (SyncPolicy::new().mode(blazedb_core::topology::SyncMode::ReadOnly), false),
+            (SyncPolicy::new().filter(filter()), false),
+            (SyncPolicy::new(), true),
+        ] {
+            let named = link(policy.clone(), Origin::Asked);
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !named.works() {
+                assert!(Instant::now() < deadline);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!(carries(&named, &found), enough, "{policy:?}");
+        }
         topology.shutdown().await;
     }
 }

@@ -300,3 +300,48 @@ impl Store {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use blazedb_core::{RecordId, Value};
+
+    use super::*;
+    use crate::{Password, StoreOptions};
+
+    /// A process may end between the keyring's change and what follows from it.
+    #[test]
+    fn what_a_change_of_the_keyring_left_to_do_is_done_when_the_file_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let open =
+            || Store::open(dir.path().join("t"), &Password::Plaintext, StoreOptions::default()).unwrap();
+        let store = open();
+        let fields = [("n".to_owned(), Value::Int(1))];
+        for no in 1..=3 {
+            let id = RecordId::v7(no, [0; 10]);
+            store.transaction(|tx| tx.insert(id, &fields.clone().into())).unwrap();
+        }
+        store.create_keyring("one", EncryptionSpec::SmartProxy, None).unwrap();
+        store.keyring_agreed(&store.keyring().unwrap().head()).unwrap();
+        let ring = store.keyring().unwrap();
+        let (head, random) = (store.head(), store.random().unwrap());
+        let secret = store.keys().secret.unwrap();
+        let rotates = ring.rotate(Author { secret: &secret, random: &random, now_ms: 1 }).unwrap();
+        let mut again = Vec::new();
+        write_prefixed(&rotates, &mut again);
+        store
+            .commit(|writer| {
+                set_meta(&writer.db, RESEND, 1).unwrap();
+                set_meta(&writer.db, AGAIN, again.as_slice()).unwrap();
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!((store.head(), ring.epoch()), (head, 1));
+        drop(store);
+        let store = open();
+        assert_eq!(store.head(), 2 * head);
+        assert_eq!(store.keyring().unwrap().epoch(), 2);
+        drop(store);
+        let store = open();
+        assert_eq!((store.head(), store.keyring().unwrap().epoch()), (2 * head, 2), "once");
+    }
+}

@@ -58,8 +58,9 @@ impl Doorman for AtTheDoor {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
-    use blazedb::{AccessRules, Database, Identity, Password};
+    use blazedb::{AccessRules, Database, Identity, Password, RemoteNode, SyncPolicy, Topology};
     use blazedb_core::topology::{AccessSpec, FilterText, ServeMode};
 
     use super::*;
@@ -103,5 +104,41 @@ mod tests {
         listener.serve("bugs", None);
         assert!(!door.vouches_for(peer, "bugs"));
         assert_eq!(door.shows(peer, "bugs"), Some(Filter::always(false)));
+    }
+
+    /// What a client brings is judged where there are rules: a link of this node's own, whose peer is not, goes on beside it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_session_that_rules_judge_does_not_do_the_work_of_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| Database::open(dir.path().join(name), Password::Plaintext).unwrap();
+        let (hub, device) = (open("hub"), open("device"));
+        let rule = || Some(FilterText::new("true"));
+        let (insert, update, read) = (rule(), rule(), rule());
+        let rules = AccessSpec { connect: rule(), read, insert, update, ..AccessSpec::default() };
+        let auth = Arc::new(Authenticator::anonymous());
+        let options = ListenerOptions { auth, ..ListenerOptions::default() };
+        let public = AccessSpec { public: true, ..AccessSpec::default() };
+        let all = BTreeMap::from_iter(served(&hub, &public).map(|served| ("bugs".to_owned(), served)));
+        let identity = Arc::new(Identity::generate().unwrap());
+        let listener = Listener::bind("127.0.0.1:0", identity, all, options).await.unwrap();
+        let identity = Identity::generate().unwrap();
+        let (node, door) = (identity.node_id(), listener.doorman());
+        let topology = Topology::new(identity);
+        topology.register(&device, "bugs").unwrap();
+        let remote = RemoteNode::new(format!("ws://{}", listener.address()), "bugs");
+        topology.connect_remote(&device, remote, SyncPolicy::new()).await.unwrap();
+        let key = SessionKey { node, from: "bugs".to_owned(), database: "bugs".to_owned() };
+        let synced = async || assert!(topology.sync(Duration::from_secs(20)).await.is_empty());
+        synced().await;
+        assert!(door.session(node, "bugs", "bugs").is_some());
+        let before = listener.stats().accepted();
+        listener.serve("bugs", served(&hub, &rules));
+        while listener.stats().accepted() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        synced().await;
+        assert!(listener.sessions().live(&key).is_some());
+        assert!(door.session(node, "bugs", "bugs").is_none());
+        topology.shutdown().await;
     }
 }
