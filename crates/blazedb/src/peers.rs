@@ -424,6 +424,26 @@ mod tests {
     use super::*;
     use crate::{Database, record};
 
+    /// Two databases of one process.
+    struct Two {
+        ours: Database,
+        theirs: Database,
+        topology: Topology,
+        here: DatabaseNode,
+        there: DatabaseNode,
+    }
+
+    impl Two {
+        fn new(dir: &std::path::Path) -> Self {
+            let open = |name: &str| Database::open(dir.join(name), Password::Plaintext).unwrap();
+            let (ours, theirs) = (open("ours"), open("theirs"));
+            let topology = Topology::new(Identity::generate().unwrap());
+            let there = topology.register(&theirs, "theirs").unwrap();
+            let here = topology.register(&ours, "ours").unwrap();
+            Self { ours, theirs, topology, here, there }
+        }
+    }
+
     /// Vouches for everybody, and lets them read what matches.
     struct Fake(Mutex<Option<Filter>>);
 
@@ -452,11 +472,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_found_peer_is_shown_what_its_user_may_read_unless_the_policy_says_otherwise() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |name: &str| Database::open(dir.path().join(name), Password::Plaintext).unwrap();
-        let (ours, theirs) = (open("ours"), open("theirs"));
-        let topology = Topology::new(Identity::generate().unwrap());
-        let there = topology.register(&theirs, "theirs").unwrap();
-        let here = topology.register(&ours, "ours").unwrap();
+        let Two { ours, theirs, topology, here, there } = Two::new(dir.path());
         let team = |team: &str| field("team").eq(team);
         let doorman = Arc::new(Fake(Mutex::new(Some(team("ios")))));
         topology.peers.inner().doorman = Some(Arc::clone(&doorman) as Arc<dyn Doorman>);
@@ -520,11 +536,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_found_link_rests_only_where_the_named_one_carries_as_much() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |name: &str| Database::open(dir.path().join(name), Password::Plaintext).unwrap();
-        let (ours, theirs) = (open("ours"), open("theirs"));
-        let topology = Topology::new(Identity::generate().unwrap());
-        let there = topology.register(&theirs, "theirs").unwrap();
-        let here = topology.register(&ours, "ours").unwrap();
+        let Two { ours: _ours, theirs, topology, here, there } = Two::new(dir.path());
         let link = |policy: SyncPolicy, origin: Origin| {
             let place = (Place::Local(there, theirs.clone()), "theirs".to_owned());
             let terms = Terms { policy, pins: topology.core.pins(None) };
